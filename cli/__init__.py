@@ -1,0 +1,1 @@
+"""placemat-cli: the command that people use."""

@@ -1,0 +1,78 @@
+"""What deciding needs to know besides the cluster: the host as it is, and the settings of the instance.
+
+`host` (layer 3) observes a `Host`; `plan` takes it as an argument, so that planning stays pure and tests can pass any.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Accelerator = Literal["kvm", "tcg"]
+
+QEMU_USER = "placemat-qemu"
+"""User and group that QEMU and swtpm run as (made by `make install` and in the sandbox)."""
+
+API_GROUP = "placemat"
+"""Group whose members may use the API socket."""
+
+
+class Ovmf(NamedTuple):
+    """UEFI firmware: code (read-only) and the template of a node's variable store."""
+
+    code: Path
+    vars: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """Facts of the machine that a plan depends on."""
+
+    accelerator: Accelerator
+    accelerator_reason: str
+    """Why this accelerator, for the log: "/dev/kvm works", or "TCG: no vmx or svm flag in /proc/cpuinfo (...)"."""
+    qemu: Path = Path("/usr/bin/qemu-system-x86_64")
+    swtpm: Path = Path("/usr/bin/swtpm")
+    ovmf: Ovmf | None = None
+    vhost_net: bool = False
+    mtu: int | None = None
+    """MTU of the path to the world, in bytes; None leaves the kernel's default (1500)."""
+    bridges: frozenset[str] = frozenset()
+    """Bridges of the host that are not ours, which interfaces may name too."""
+    private_files: frozenset[Path] = frozenset()
+    """Image files of the cluster that `QEMU_USER` cannot read where they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one instance, from the environment that `placemat@.service` reads from /etc/placemat/NAME.conf."""
+
+    cluster: str
+    files: tuple[Path, ...] = ()
+    """Cluster files; empty means /etc/placemat/NAME.yml or /etc/placemat/NAME/*.yml."""
+    data_dir: Path = Path("/var/lib/placemat")
+    cache_dir: Path = Path("/var/cache/placemat")
+    run_dir: Path = Path("/run/placemat")
+    listen: str = ""
+    """HOST:PORT of the optional TCP listener; empty for none."""
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+
+    @staticmethod
+    def from_environment(cluster: str, environ: Mapping[str, str]) -> "Settings":
+        """Settings from PLACEMAT_FILES (colon separated), PLACEMAT_DATA_DIR, PLACEMAT_CACHE_DIR, PLACEMAT_RUN_DIR,
+        PLACEMAT_LISTEN and PLACEMAT_ACCELERATOR.
+
+        Raises ValueError on an accelerator that is none of auto, kvm, tcg.
+        """
+        accelerator = environ.get("PLACEMAT_ACCELERATOR", "auto")
+        if accelerator not in ("auto", "kvm", "tcg"):
+            raise ValueError(f"PLACEMAT_ACCELERATOR={accelerator}: expected auto, kvm or tcg")
+        return Settings(
+            cluster=cluster,
+            files=tuple(Path(name) for name in environ.get("PLACEMAT_FILES", "").split(":") if name),
+            data_dir=Path(environ.get("PLACEMAT_DATA_DIR", "/var/lib/placemat")),
+            cache_dir=Path(environ.get("PLACEMAT_CACHE_DIR", "/var/cache/placemat")),
+            run_dir=Path(environ.get("PLACEMAT_RUN_DIR", "/run/placemat")),
+            listen=environ.get("PLACEMAT_LISTEN", ""),
+            accelerator=accelerator,
+        )

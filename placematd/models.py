@@ -1,0 +1,264 @@
+"""The cluster as its author wrote it: one frozen record per resource kind, one field per key of the file.
+
+`load` fills these records from YAML and `schema` derives the JSON Schema from them; no other module knows the keys.
+The key of a field is its name with dashes (`use_nat` is `use-nat`), the sentence in `doc` explains it in the schema.
+Every record keeps where its fields stand (`marks`, see `Marks`), which takes no part in comparison.
+"""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import NOWHERE, Mark
+
+
+IPInterface = IPv4Interface | IPv6Interface
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+NetworkType = Literal["internal", "external", "bmc"]
+Cache = Literal["writeback", "none", "writethrough", "directsync", "unsafe"]
+Compression = Literal["", "gzip", "bzip2", "xz", "zstd"]
+RestartPolicy = Literal["no", "on-failure", "always"]
+
+
+class Marks(dict[str, Mark]):
+    """Where each field of a record stands: field name -> mark; "" is the record itself, "addresses.1" a list item."""
+
+    def of(self, field_name: str) -> Mark:
+        """The mark of a field, or of the whole record where the field was not written."""
+        return self.get(field_name) or self.get("", NOWHERE)
+
+
+def doc(text: str, **options: Any) -> Any:
+    """A dataclass field with the sentence that explains it; `options` go to `dataclasses.field`."""
+    return field(metadata={"doc": text}, **options)
+
+
+def marks() -> Any:
+    """The field that keeps where the others were written."""
+    return field(default_factory=Marks, compare=False, repr=False, metadata={"internal": True})
+
+
+# -- Network ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """An L2 network: a Linux bridge of the same name."""
+
+    name: str = doc("Name of the network and of its bridge; at most 15 bytes.")
+    type: NetworkType = doc(
+        "internal: no address; external: reaches the host (and the world with use-nat); bmc: BMCs live here."
+    )
+    use_nat: bool = doc("Masquerade what leaves an external network.", default=False)
+    address: IPInterface | None = doc("Address of the bridge, as ADDRESS/PREFIX.", default=None)
+    addresses: tuple[IPInterface, ...] = doc("Several addresses of the bridge, for dual stack.", default=())
+    marks: Marks = marks()
+
+    @property
+    def all_addresses(self) -> tuple[IPInterface, ...]:
+        """`address` and `addresses` together, in the order written."""
+        return ((self.address,) if self.address else ()) + self.addresses
+
+
+# -- NetworkNamespace -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamespaceInterface:
+    """One interface of a network namespace; they are called eth0, eth1, ... in the order written."""
+
+    network: str = doc("The Network (or an existing bridge of the host) that the interface is attached to.")
+    addresses: tuple[IPInterface, ...] = doc("Addresses of the interface, as ADDRESS/PREFIX.", default=())
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One route inside a network namespace."""
+
+    to: str = doc('Destination as ADDRESS/PREFIX, or "default".')
+    via: IPAddress = doc("The gateway.")
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """A program that runs inside a network namespace as long as the cluster is up."""
+
+    name: str = doc("Name of the app, used in its unit's name.")
+    command: tuple[str, ...] = doc("Program and arguments; no shell is involved.")
+    after: tuple[str, ...] = doc("Apps of the same namespace that are started first.", default=())
+    restart: RestartPolicy = doc("When systemd starts the app again.", default="on-failure")
+    user: str = doc("User that the app runs as.", default="root")
+    environment: tuple[tuple[str, str], ...] = doc("Environment variables.", default=())
+    working_directory: Path | None = doc("Working directory; default is the directory of the file.", default=None)
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkNamespace:
+    """A network namespace: a router, or a host that runs real services."""
+
+    name: str = doc("Name of the namespace, as ip-netns(8) shows it.")
+    interfaces: tuple[NamespaceInterface, ...] = doc("At least one interface.")
+    init_scripts: tuple[Path, ...] = doc("Executables run in order inside the namespace before its apps.", default=())
+    apps: tuple[App, ...] = doc("Programs that run inside the namespace.", default=())
+    routes: tuple[Route, ...] = doc("Routes inside the namespace.", default=())
+    sysctls: tuple[tuple[str, str], ...] = doc("Kernel parameters set inside the namespace (net.* only).", default=())
+    directory: Path = field(default=Path("/"), metadata={"internal": True})
+    marks: Marks = marks()
+
+
+# -- Image, DeviceClass -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A disk image that volumes start from: a local file or a URL, exactly one of them."""
+
+    name: str = doc("Name that volumes refer to.")
+    url: str = doc("An http(s) URL.", default="")
+    file: Path | None = doc("A local file.", default=None)
+    compression: Compression = doc("How the file or download is compressed.", default="")
+    sha256: str = doc("Expected SHA-256 of the file or download as it is served (hexadecimal).", default="")
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceClass:
+    """A place for volumes, such as a fast disk."""
+
+    name: str = doc("Name that volumes refer to.")
+    path: Path = doc("Absolute path of a directory.")
+    marks: Marks = marks()
+
+
+# -- Node -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smp:
+    """CPU topology, as QEMU's -smp option takes it; 0 leaves a part to QEMU."""
+
+    cpus: int = doc("Number of CPUs.", default=0)
+    cores: int = doc("Cores per die.", default=0)
+    threads: int = doc("Threads per core.", default=0)
+    dies: int = doc("Dies per socket.", default=0)
+    sockets: int = doc("Sockets.", default=0)
+    maxcpus: int = doc("Number of CPUs including those that can be plugged in later.", default=0)
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numa:
+    """NUMA topology."""
+
+    nodes: int = doc("Number of NUMA nodes that CPUs and memory are spread over.", default=0)
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smbios:
+    """System information (SMBIOS type 1) that the guest sees."""
+
+    manufacturer: str = doc("System manufacturer.", default="")
+    product: str = doc("Product name.", default="")
+    serial: str = doc("Serial number; derived from the node's name where not written.", default="")
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeBase:
+    """What all kinds of volumes share."""
+
+    name: str = doc("Name of the volume, unique in its node.")
+    cache: Cache = doc("Cache mode of the drive.", default="none")
+    device_class: str = doc("The DeviceClass that the volume is stored on.", default="")
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageVolume(VolumeBase):
+    """A disk that starts as a copy of an Image."""
+
+    kind: Literal["image"] = "image"
+    image: str = doc("The Image to start from.")
+    copy_on_write: bool = doc("Store only what differs from the image.", default=False)
+    size: str = doc("Grow the disk to this size, such as 20G.", default="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocaldsVolume(VolumeBase):
+    """A cloud-init NoCloud seed."""
+
+    kind: Literal["localds"] = "localds"
+    user_data: Path = doc("cloud-init user-data file.")
+    network_config: Path | None = doc("cloud-init network-config file.", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawVolume(VolumeBase):
+    """An empty disk."""
+
+    kind: Literal["raw"] = "raw"
+    size: str = doc("Size of the disk, such as 10G.")
+    format: Literal["qcow2", "raw"] = doc("Format of the file that holds it.", default="qcow2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostPathVolume(VolumeBase):
+    """A directory of the host, shared over 9p; the volume's name is the mount tag."""
+
+    kind: Literal["hostPath"] = "hostPath"
+    path: Path = doc("Absolute path of the directory; made if it is missing.")
+    writable: bool = doc("Let the guest write to it.", default=False)
+
+
+Volume = ImageVolume | LocaldsVolume | RawVolume | HostPathVolume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A virtual machine."""
+
+    name: str = doc("Name of the node.")
+    interfaces: tuple[str, ...] = doc(
+        "Networks (or existing bridges) that its NICs are attached to, in order.", default=()
+    )
+    volumes: tuple[Volume, ...] = doc("Disks and shared directories, in order.", default=())
+    ignition: Path | None = doc("Ignition file handed to the guest by fw_cfg.", default=None)
+    cpu: int | None = doc("Number of CPUs; the short form of smp.", default=None)
+    smp: Smp | None = doc("CPU topology; either this or cpu.", default=None)
+    memory: str = doc("Memory as QEMU's -m option takes it, such as 2G; a plain number is MiB.", default="")
+    numa: Numa = doc("NUMA topology.", default=Numa())
+    network_device_queue: int = doc("Queues per NIC; more than 1 enables multiqueue.", default=0)
+    uefi: bool = doc("Boot with UEFI firmware instead of a BIOS.", default=False)
+    tpm: bool = doc("Give the node a TPM 2.0.", default=False)
+    smbios: Smbios = doc("System information that the guest sees.", default=Smbios())
+    marks: Marks = marks()
+
+    @property
+    def topology(self) -> Smp:
+        """`smp`, or what `cpu` is short for; all 0 if the file had neither, which `validate` reports."""
+        return self.smp or Smp(cpus=self.cpu or 0)
+
+
+# -- Cluster ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """All resources of a cluster, in the order written within each kind.
+
+    `name` is not in the file: it is the instance name of `placemat@NAME.service`.
+    """
+
+    name: str
+    networks: tuple[Network, ...] = ()
+    namespaces: tuple[NetworkNamespace, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    images: tuple[Image, ...] = ()
+    device_classes: tuple[DeviceClass, ...] = ()

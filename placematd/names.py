@@ -1,0 +1,162 @@
+"""Names of what placemat makes on the host, all derived from cluster and resource: same input, same names.
+
+Link names are at most 15 bytes (IFNAMSIZ in linux/if.h), unit names follow systemd.unit(5).
+"""
+
+import hashlib
+import re
+from base64 import b32encode
+from dataclasses import dataclass
+from pathlib import Path
+
+LINK_NAME_BYTES = 15
+
+
+def _hash(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode()).digest()
+
+
+def _link_name(prefix: str, *parts: str) -> str:
+    return prefix + b32encode(_hash(*parts)).decode().lower()[:10]
+
+
+def tap_name(cluster: str, node: str, index: int) -> str:
+    """The tap of a node's NIC number `index` (from 0)."""
+    return _link_name("pmt-", cluster, "node", node, str(index))
+
+
+def veth_name(cluster: str, namespace: str, index: int) -> str:
+    """The host end of a namespace's interface number `index` (from 0)."""
+    return _link_name("pmv-", cluster, "netns", namespace, str(index))
+
+
+def mac_address(cluster: str, owner: str, index: int) -> str:
+    """A locally administered unicast address (IEEE 802 bit 1 of the first octet), the same at every start.
+
+    Begins 52:54 as QEMU's do; the other 32 bits are derived, so that two of 1,000 NICs collide once in 10,000 clusters.
+    """
+    return ":".join(f"{byte:02x}" for byte in b"\x52\x54" + _hash(cluster, owner, str(index))[:4])
+
+
+def escape(text: str) -> str:
+    r"""`text` as one part of a unit name: what is not a letter, digit, "_" or "." becomes \xNN, "-" included.
+
+    A dash separates the parts of our unit names and nests slices (systemd.unit(5), systemd.slice(5)).
+    """
+    return re.sub(r"[^A-Za-z0-9_.]", lambda match: "".join(f"\\x{byte:02x}" for byte in match[0].encode()), text)
+
+
+def service_unit(cluster: str) -> str:
+    """The static unit that runs placematd for a cluster."""
+    return f"placemat@{escape(cluster)}.service"
+
+
+def slice_unit(cluster: str) -> str:
+    """The slice that holds all units of a cluster."""
+    return f"placemat-{escape(cluster)}.slice"
+
+
+def _unit_stem(cluster: str, kind: str, *parts: str) -> str:
+    """Only the last part keeps its dashes: that stays unambiguous, and worker-1 stays readable."""
+    *first, last = parts
+    return "-".join(["placemat", escape(cluster), kind, *map(escape, first), re.sub(r"\\x2d", "-", escape(last))])
+
+
+def node_unit(cluster: str, node: str) -> str:
+    """The unit that runs a node's QEMU."""
+    return _unit_stem(cluster, "node", node) + ".service"
+
+
+def tpm_unit(cluster: str, node: str) -> str:
+    """The unit that runs a node's swtpm."""
+    return _unit_stem(cluster, "tpm", node) + ".service"
+
+
+def console_unit(cluster: str, node: str, suffix: str = "service") -> str:
+    """The unit (service or socket) that carries a node's console to the journal."""
+    return _unit_stem(cluster, "console", node) + "." + suffix
+
+
+def app_unit(cluster: str, namespace: str, app: str) -> str:
+    """The unit that runs one app of a network namespace."""
+    return _unit_stem(cluster, "app", namespace, app) + ".service"
+
+
+def init_unit(cluster: str, namespace: str) -> str:
+    """The oneshot unit that runs the init scripts of a network namespace."""
+    return _unit_stem(cluster, "init", namespace) + ".service"
+
+
+def table_name(cluster: str) -> str:
+    """The cluster's nftables table (family inet)."""
+    return "placemat-" + cluster
+
+
+def default_serial(node: str) -> str:
+    """The SMBIOS serial number of a node whose file has none: hex SHA-1 of its name, as in placemat v2."""
+    return hashlib.sha1(node.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class NodePaths:
+    """Files of one running node below the run directory; sockets must stay under 108 bytes (unix(7))."""
+
+    directory: Path
+
+    @property
+    def console(self) -> Path:
+        """Serial console: a Unix stream socket of QEMU's that serves one client (placematd)."""
+        return self.directory / "console"
+
+    @property
+    def qmp(self) -> Path:
+        """QEMU Machine Protocol: a Unix stream socket that serves one client (placematd)."""
+        return self.directory / "qmp"
+
+    @property
+    def guest(self) -> Path:
+        """The host end of /dev/virtio-ports/placemat in the guest."""
+        return self.directory / "guest"
+
+    @property
+    def tpm(self) -> Path:
+        """swtpm's control socket."""
+        return self.directory.with_name(self.directory.name + ".tpm") / "tpm"
+
+    @property
+    def log(self) -> Path:
+        """A FIFO that QEMU writes the console to and the console unit reads; held open by a socket unit."""
+        return self.directory.with_name(self.directory.name + ".log")
+
+
+def run_directory(run: Path, cluster: str) -> Path:
+    """The cluster's run directory (`run` is /run/placemat unless set otherwise)."""
+    return run / cluster
+
+
+def node_paths(run: Path, cluster: str, node: str) -> NodePaths:
+    """Where a node's sockets are."""
+    return NodePaths(run_directory(run, cluster) / "node" / node)
+
+
+@dataclass(frozen=True)
+class OwnerMark:
+    """The mark on everything placemat makes: who made it, what it is, and the digest of its inputs.
+
+    Its text form ("placemat CLUSTER KIND NAME DIGEST") stands in the ifalias of links, in the comment of the nftables
+    table and in brackets at the end of a unit's description. No part can hold a space.
+    """
+
+    cluster: str
+    kind: str
+    name: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"placemat {self.cluster} {self.kind} {self.name} {self.digest}"
+
+    @staticmethod
+    def parse(text: str) -> "OwnerMark | None":
+        """The mark in an ifalias, comment or unit description; None where there is none: then it is not ours."""
+        match = re.search(r"(?:^|\[)placemat (\S+) (\S+) (\S+) ([0-9a-f]+)\]?$", text)
+        return OwnerMark(*match.groups()) if match else None

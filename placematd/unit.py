@@ -1,0 +1,125 @@
+"""Transient systemd units as records: what `plan` decides and `systemd` starts over D-Bus.
+
+Properties carry the names that StartTransientUnit takes (org.freedesktop.systemd1(5)); `SIGNATURES` has their D-Bus
+types. A property that is not in the table is an error at planning time, not on the bus.
+"""
+
+import shlex
+from dataclasses import dataclass
+from typing import Union
+
+Value = Union[str, bool, int, tuple["Value", ...]]
+Property = tuple[str, Value]
+
+# Property -> D-Bus signature, for what our units use (introspect org.freedesktop.systemd1.Service and .Socket).
+SIGNATURES = {
+    "After": "as",
+    "AmbientCapabilities": "t",
+    "BindPaths": "a(ssbt)",
+    "BindReadOnlyPaths": "a(ssbt)",
+    "BindsTo": "as",
+    "CapabilityBoundingSet": "t",
+    "CollectMode": "s",
+    "Description": "s",
+    "DeviceAllow": "a(ss)",
+    "DevicePolicy": "s",
+    "Environment": "as",
+    "ExecStart": "a(sasb)",
+    "ExecStartPre": "a(sasb)",
+    "ExecStopPost": "a(sasb)",
+    "Group": "s",
+    "KillMode": "s",
+    "LimitNOFILE": "t",
+    "LoadCredential": "a(ss)",
+    "LockPersonality": "b",
+    "LogExtraFields": "aay",
+    "LogRateLimitIntervalUSec": "t",
+    "MemoryDenyWriteExecute": "b",
+    "NetworkNamespacePath": "s",
+    "NoNewPrivileges": "b",
+    "PrivateDevices": "b",
+    "PrivateNetwork": "b",
+    "PrivateTmp": "b",
+    "ProtectClock": "b",
+    "ProtectControlGroups": "b",
+    "ProtectHome": "s",
+    "ProtectHostname": "b",
+    "ProtectKernelLogs": "b",
+    "ProtectKernelModules": "b",
+    "ProtectKernelTunables": "b",
+    "ProtectProc": "s",
+    "ProtectSystem": "s",
+    "ReadOnlyPaths": "as",
+    "ReadWritePaths": "as",
+    "RemainAfterExit": "b",
+    "Restart": "s",
+    "RestartUSec": "t",
+    "RestrictAddressFamilies": "(bas)",
+    "RestrictNamespaces": "t",
+    "RestrictRealtime": "b",
+    "RestrictSUIDSGID": "b",
+    "RuntimeDirectory": "as",
+    "RuntimeDirectoryMode": "u",
+    "Slice": "s",
+    "StandardError": "s",
+    "StandardInput": "s",
+    "StandardOutput": "s",
+    "StartLimitBurst": "u",
+    "StartLimitIntervalUSec": "t",
+    "SupplementaryGroups": "as",
+    "SyslogIdentifier": "s",
+    "SystemCallArchitectures": "as",
+    "SystemCallFilter": "(bas)",
+    "TemporaryFileSystem": "a(ss)",
+    "TimeoutStartUSec": "t",
+    "TimeoutStopUSec": "t",
+    "Type": "s",
+    "UMask": "u",
+    "User": "s",
+    "WorkingDirectory": "s",
+    # sockets
+    "Listen": "a(ss)",
+    "RemoveOnStop": "b",
+    "SocketGroup": "s",
+    "SocketMode": "u",
+    "SocketUser": "s",
+}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One transient unit; `auxiliaries` are units made in the same call (a socket and its service)."""
+
+    name: str
+    properties: tuple[Property, ...]
+    auxiliaries: tuple["Unit", ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name, _ in self.properties if name not in SIGNATURES]
+        if unknown:
+            raise ValueError(f"{self.name}: no D-Bus signature known for {', '.join(unknown)}")
+
+    def get(self, name: str) -> Value | None:
+        """The value of a property, or None where the unit does not set it."""
+        return next((value for key, value in self.properties if key == name), None)
+
+
+def command(*argv: str, ignore_failure: bool = False) -> tuple[Value, ...]:
+    """One element of ExecStart and its like: (path, argv, ignore failure). argv[0] must be absolute."""
+    if not argv[0].startswith("/"):
+        raise ValueError(f"{argv[0]}: the program of a unit must be an absolute path")
+    return (argv[0], tuple(argv), ignore_failure)
+
+
+def exec_argv(unit: Unit) -> tuple[str, ...]:
+    """The argv of a unit's (first) ExecStart."""
+    exec_start = unit.get("ExecStart")
+    if not isinstance(exec_start, tuple) or not exec_start or not isinstance(exec_start[0], tuple):
+        return ()
+    argv = exec_start[0][1]
+    return tuple(str(word) for word in argv) if isinstance(argv, tuple) else ()
+
+
+def shell_line(argv: tuple[str, ...]) -> str:
+    """argv as a line that a person can paste into a shell."""
+    return shlex.join(argv)
