@@ -20,7 +20,7 @@ setup: $(VENV)/.ready ## make .venv with placemat-cli and placematd
 
 check: setup ## format, lint, types and unit tests with coverage: no root, under a minute
 	$(BIN)/ruff format --config packaging/ruff.toml --check .
-	$(BIN)/ruff check --config packaging/ruff.toml .
+	$(BIN)/ruff check --config packaging/ruff.toml --output-format concise .
 	$(BIN)/mypy placematd cli
 	$(BIN)/coverage run -m pytest -q tests/unit
 	$(BIN)/coverage report

@@ -6,9 +6,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast, get_args
 
 Accelerator = Literal["kvm", "tcg"]
+AcceleratorSetting = Literal["auto", "kvm", "tcg"]
 
 QEMU_USER = "placemat-qemu"
 """User and group that QEMU and swtpm run as (made by `make install` and in the sandbox)."""
@@ -55,7 +56,7 @@ class Settings:
     run_dir: Path = Path("/run/placemat")
     listen: str = ""
     """HOST:PORT of the optional TCP listener; empty for none."""
-    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    accelerator: AcceleratorSetting = "auto"
 
     @staticmethod
     def from_environment(cluster: str, environ: Mapping[str, str]) -> "Settings":
@@ -65,7 +66,7 @@ class Settings:
         Raises ValueError on an accelerator that is none of auto, kvm, tcg.
         """
         accelerator = environ.get("PLACEMAT_ACCELERATOR", "auto")
-        if accelerator not in ("auto", "kvm", "tcg"):
+        if accelerator not in get_args(AcceleratorSetting):
             raise ValueError(f"PLACEMAT_ACCELERATOR={accelerator}: expected auto, kvm or tcg")
         return Settings(
             cluster=cluster,
@@ -74,5 +75,5 @@ class Settings:
             cache_dir=Path(environ.get("PLACEMAT_CACHE_DIR", "/var/cache/placemat")),
             run_dir=Path(environ.get("PLACEMAT_RUN_DIR", "/run/placemat")),
             listen=environ.get("PLACEMAT_LISTEN", ""),
-            accelerator=accelerator,
+            accelerator=cast(AcceleratorSetting, accelerator),
         )

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from .errors import NOWHERE, Mark
 
-
 IPInterface = IPv4Interface | IPv6Interface
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network

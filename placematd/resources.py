@@ -30,7 +30,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """The base of all records: `name` is the name on the host, `owner` the cluster file's resource ("Node worker-1")."""
+    """The base of all: `name` is the name on the host, `owner` the cluster file's resource ("Node worker-1")."""
 
     name: str
     owner: str = ""
