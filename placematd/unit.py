@@ -98,10 +98,55 @@ class Unit:
         unknown = [name for name, _ in self.properties if name not in SIGNATURES]
         if unknown:
             raise ValueError(f"{self.name}: no D-Bus signature known for {', '.join(unknown)}")
+        for name, value in self.properties:
+            try:
+                native(SIGNATURES[name], value)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {name}={value!r}: {error}") from error
 
     def get(self, name: str) -> Value | None:
         """The value of a property, or None where the unit does not set it."""
         return next((value for key, value in self.properties if key == name), None)
+
+
+Native = Union[str, bytes, bool, int, list["Native"], tuple["Native", ...]]
+INTEGER_BITS = {"y": (0, 8), "n": (1, 16), "q": (0, 16), "i": (1, 32), "u": (0, 32), "x": (1, 64), "t": (0, 64)}
+"""D-Bus integer type -> (1 if signed, width)."""
+
+
+def native(signature: str, value: Value) -> Native:
+    """A property's value in the shape that a D-Bus library takes: arrays as lists, structs as tuples, "ay" as bytes.
+
+    Strict, because libraries are not: they take "abc" for an array of three strings and True for a number. Raises
+    ValueError where the value does not have the type of the signature.
+    """
+    kind = signature[0]
+    if kind == "s" and isinstance(value, str):
+        return value
+    if kind == "b" and isinstance(value, bool):
+        return value
+    if kind in INTEGER_BITS and isinstance(value, int) and not isinstance(value, bool):
+        signed, width = INTEGER_BITS[kind]
+        if -(signed << (width - 1)) <= value < 1 << (width - signed):
+            return value
+    if signature == "ay" and isinstance(value, str):
+        return value.encode()
+    if kind == "a" and isinstance(value, tuple):
+        return [native(signature[1:], item) for item in value]
+    if kind == "(" and isinstance(value, tuple):
+        return tuple(native(part, item) for part, item in zip(split_types(signature[1:-1]), value, strict=True))
+    raise ValueError(f"{value!r} does not fit D-Bus type {signature}")
+
+
+def split_types(signature: str) -> list[str]:
+    """The complete types that a signature consists of: "sa(ss)b" is "s", "a(ss)", "b"."""
+    types, start, depth = [], 0, 0
+    for index, character in enumerate(signature):
+        depth += (character == "(") - (character == ")")
+        if depth == 0 and character != "a":
+            types.append(signature[start : index + 1])
+            start = index + 1
+    return types
 
 
 def command(*argv: str, ignore_failure: bool = False) -> tuple[Value, ...]:
