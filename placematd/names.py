@@ -5,6 +5,7 @@ Link names are at most 15 bytes (IFNAMSIZ in linux/if.h), unit names follow syst
 
 import hashlib
 import re
+import uuid
 from base64 import b32encode
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,9 @@ def node_unit(cluster: str, node: str) -> str:
     return _unit_stem(cluster, "node", node) + ".service"
 
 
-def tpm_unit(cluster: str, node: str) -> str:
-    """The unit that runs a node's swtpm."""
-    return _unit_stem(cluster, "tpm", node) + ".service"
+def tpm_unit(cluster: str, node: str, suffix: str = "service") -> str:
+    """The unit that runs a node's swtpm (service), started by the first connection to its control socket (socket)."""
+    return _unit_stem(cluster, "tpm", node) + "." + suffix
 
 
 def console_unit(cluster: str, node: str, suffix: str = "service") -> str:
@@ -90,6 +91,11 @@ def init_unit(cluster: str, namespace: str) -> str:
 def table_name(cluster: str) -> str:
     """The cluster's nftables table (family inet)."""
     return "placemat-" + cluster
+
+
+def node_uuid(cluster: str, node: str) -> str:
+    """The UUID of a node, which its guest sees as system UUID: the same at every start."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"placemat:{cluster}/{node}"))
 
 
 def default_serial(node: str) -> str:

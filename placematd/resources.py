@@ -30,10 +30,14 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """The base of all: `name` is the name on the host, `owner` the cluster file's resource ("Node worker-1")."""
+    """The base of all: `name` is the name on the host, `owner` the cluster file's resource ("Node worker-1").
+
+    `needs` are resources of the same plan that this one is built on: when one of them is made anew, so is this one.
+    """
 
     name: str
     owner: str = ""
+    needs: tuple[Key, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -93,9 +97,13 @@ class Veth:
 
 @dataclass(frozen=True, kw_only=True)
 class Netns(Resource):
-    """A named network namespace (/run/netns/NAME) with its interfaces; lo is up and carries the mark as ifalias."""
+    """A named network namespace (/run/netns/NAME) with its interfaces; lo is up and carries the mark as ifalias.
+
+    `init_scripts` only counts for the digest: the init unit runs them, and another list of them needs a fresh namespace.
+    """
 
     interfaces: tuple[Veth, ...]
+    init_scripts: tuple[Path, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     routes: tuple[tuple[str, str], ...] = ()
 
@@ -127,15 +135,20 @@ class VolumeFile(Resource):
 
     form  inputs
     ----  ------
-    copy  `base` copied, in the base's own format
-    cow   qcow2 over `base`
+    copy  qcow2, a full copy of `base` (converted, or a reflink or sparse copy where the base is qcow2 that stands alone),
+          grown to `size`
+    cow   qcow2 over `base`, grown to `size`
     raw   empty, `size`, `format`
     seed  NoCloud seed (qcow2) from `user_data`, `network_config` and `instance_id`
     vars  UEFI variable store copied from `base`
-    directory  a shared directory of the host, made if missing
+    directory  a directory of the host that the guest shares; made if missing, never changed or deleted otherwise
+    state  a private directory of `user`'s for the state of the TPM
+
+    `format` is what QEMU is told and always what the file is: qcow2, or for `raw` the one asked for, or raw for `vars`.
+    Names that no volume of a cluster file can have: NODE/@efivars (vars) and NODE/@tpm (state).
     """
 
-    form: Literal["copy", "cow", "raw", "seed", "vars", "directory"]
+    form: Literal["copy", "cow", "raw", "seed", "vars", "directory", "state"]
     path: Path
     user: str
     base: Path | None = None
