@@ -1,0 +1,178 @@
+"""`placematd CLUSTER`: the service that `placemat@CLUSTER.service` runs.
+
+Exit status: 0 after an orderly stop, 1 where the cluster could not be brought up (everything is undone then), 2 where
+its files or settings hold mistakes (nothing was touched then).
+"""
+
+import argparse
+import asyncio
+import fcntl
+import grp
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import sdnotify
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_unix_socket
+
+from . import __version__
+from .adapter import Adapter
+from .adapters import make_adapters
+from .api import MAX_BODY_BYTES, application
+from .errors import InvalidCluster, PlacematError, StepError
+from .events import Event, Events
+from .facts import API_GROUP, Settings
+from .journal import configure
+from .names import run_directory
+from .resources import Kind
+from .service import Service
+from .systemd import Systemd
+
+EXTEND_SECONDS = 90
+"""How much longer systemd waits for a start or stop after each sign of progress; TimeoutStartSec of the unit."""
+
+log = logging.getLogger("placematd")
+
+
+class Notifier:
+    """Tells systemd how we are (sd_notify(3)); without systemd nothing happens."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+        watchdog_usec = int(environ.get("WATCHDOG_USEC", "0"))
+        self.watchdog_seconds = watchdog_usec / 2_000_000
+        self._ready = False
+
+    def event(self, event: Event) -> None:
+        """STATUS= follows the events; each is a sign of progress too."""
+        if event["kind"] in ("step", "state", "progress"):
+            self.send(f"STATUS={event['message']}", f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1_000_000}")
+
+    def send(self, *lines: str) -> None:
+        """Send assignments such as READY=1."""
+        self._notifier.notify("\n".join(line.replace("\n", " ") for line in lines))
+
+    async def watchdog(self) -> None:
+        """WATCHDOG=1 at half the interval, from the event loop: a loop that hangs misses it."""
+        while self.watchdog_seconds:
+            self.send("WATCHDOG=1")
+            await asyncio.sleep(self.watchdog_seconds)
+
+
+@contextmanager
+def only_one(directory: Path) -> Any:
+    """Hold the cluster's lock; raises StepError where another placematd runs the cluster."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StepError(f"lock {directory / 'lock'}", "another placematd runs this cluster") from None
+        yield
+
+
+def listen(service: Service, directory: Path) -> HTTPServer:
+    """Serve the API on DIRECTORY/api.sock, open to root and the group `placemat`."""
+    server = HTTPServer(application(service), max_body_size=MAX_BODY_BYTES, idle_connection_timeout=60)
+    path = directory / "api.sock"
+    server.add_socket(bind_unix_socket(str(path), mode=0o660))
+    with suppress(KeyError):  # no such group: root alone
+        os.chown(path, -1, grp.getgrnam(API_GROUP).gr_gid)
+    return server
+
+
+async def serve(service: Service, notifier: Notifier) -> int:
+    """Start, serve until a signal, stop; returns the exit status."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    watchdog = asyncio.create_task(notifier.watchdog())
+    start = asyncio.create_task(service.start())
+    asked = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            notifier.send("STOPPING=1", "STATUS=stopping before the cluster was up")
+            start.cancel()
+            with suppress(asyncio.CancelledError):
+                await start
+            return 0
+        await start
+        loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(reload(service, notifier)))
+        notifier.send("READY=1")
+        await asked
+        notifier.send("STOPPING=1")
+        await service.stop()
+    except PlacematError as error:
+        service.fail(error)
+        notifier.send(f"STATUS={error}", "ERRNO=1")
+        return 2 if isinstance(error, InvalidCluster) else 1
+    finally:
+        watchdog.cancel()
+        asked.cancel()
+    return 0
+
+
+async def reload(service: Service, notifier: Notifier) -> None:
+    """SIGHUP: read the files again; what is wrong with them goes to the journal and changes nothing."""
+    notifier.send("RELOADING=1")
+    try:
+        await service.reload()
+    except PlacematError as error:
+        service.events.publish("error", f"not reloaded: {error}")
+    finally:
+        notifier.send("READY=1")
+
+
+async def run(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Run the service of one cluster."""
+    notifier = Notifier(environ)
+    events = Events()
+    events.bind(asyncio.get_running_loop())
+    events.listen(notifier.event)
+    systemd = Systemd()
+    adapters: Mapping[Kind, Adapter[Any]] = make_adapters(settings, systemd, events)
+    service = Service(settings, systemd, adapters, events)
+    directory = run_directory(settings.run_dir, settings.cluster)
+    try:
+        with only_one(directory):
+            server = listen(service, directory)
+            try:
+                return await serve(service, notifier)
+            finally:
+                server.stop()
+                await server.close_all_connections()
+                (directory / "api.sock").unlink(missing_ok=True)
+    except PlacematError as error:
+        log.error("%s", error)
+        notifier.send(f"STATUS={error}")
+        return 1
+    finally:
+        service.close()
+        systemd.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="placematd", description="The control service of one placemat cluster.")
+    parser.add_argument("--version", action="version", version=f"placematd {__version__}")
+    parser.add_argument("cluster", help="name of the cluster; its files are /etc/placemat/CLUSTER.yml or as set")
+    arguments = parser.parse_args(argv)
+    configure(arguments.cluster)
+    try:
+        settings = Settings.from_environment(arguments.cluster, os.environ)
+    except ValueError as error:
+        log.error("%s", error)
+        return 2
+    return asyncio.run(run(settings, os.environ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""The HTTP API of one cluster, as tornado handlers; JSON in, JSON out.
+
+method and path                             answer
+------------------------------------------  ------------------------------------------------------------------
+GET  /v1/cluster                            the cluster: state, networks, namespaces with apps, nodes
+GET  /v1/nodes, /v1/nodes/NAME              all nodes, one node
+POST /v1/nodes/NAME/start|stop|restart      {"graceful": bool, "timeout_seconds": number}, both optional -> the node
+POST /v1/nodes/NAME/console                 with "Upgrade: tcp": 101 and then the console's raw bytes, both ways
+GET  /v1/events                             events as they happen, one JSON object a line (application/x-ndjson)
+POST /v1/reload[?dry_run=1]                 read the files again; {"changes": [...]}
+
+An error is {"error": text, "hint": text, "mistakes": [text, ...]} with a status from `STATUSES`.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tornado.httputil import responses
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.web import Application, HTTPError, RequestHandler
+
+from .console import ConsoleHub
+from .errors import InvalidCluster, NotFound, PlacematError, StepError, TimedOut, WrongState
+from .events import Events
+
+log = logging.getLogger("placematd")
+
+# The one place that knows which error is which HTTP status; the first match counts.
+STATUSES: Sequence[tuple[type[Exception], int]] = (
+    (InvalidCluster, 400),
+    (ValueError, 400),
+    (NotFound, 404),
+    (WrongState, 409),
+    (TimedOut, 504),
+    (PlacematError, 500),
+)
+
+MAX_BODY_BYTES = 64 * 1024
+CONSOLE_CHUNK_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class PowerRequest:
+    """The body of a node action."""
+
+    graceful: bool = False
+    timeout_seconds: float = 60.0
+
+    @staticmethod
+    def parse(body: bytes) -> "PowerRequest":
+        """From JSON; an empty body means the defaults. Raises ValueError on anything else."""
+        if not body:
+            return PowerRequest()
+        fields = json.loads(body)
+        if not isinstance(fields, dict) or fields.keys() - {"graceful", "timeout_seconds"}:
+            raise ValueError('expected a JSON object with "graceful" and "timeout_seconds", both optional')
+        request = PowerRequest(**fields)
+        if not isinstance(request.graceful, bool):
+            raise ValueError('"graceful" must be true or false')
+        if isinstance(request.timeout_seconds, bool) or not isinstance(request.timeout_seconds, int | float):
+            raise ValueError('"timeout_seconds" must be a number')
+        if not 0 < request.timeout_seconds <= 3600:
+            raise ValueError('"timeout_seconds" must be above 0 and at most 3600')
+        return request
+
+
+class Backend(Protocol):
+    """What the API needs of the service."""
+
+    events: Events
+
+    async def cluster_status(self) -> dict[str, Any]:
+        """The cluster as JSON."""
+        ...
+
+    async def node_statuses(self) -> list[dict[str, Any]]:
+        """All nodes as JSON, in file order."""
+        ...
+
+    async def node_status(self, name: str) -> dict[str, Any]:
+        """One node as JSON; raises NotFound."""
+        ...
+
+    def node_action(self, name: str, action: str, request: PowerRequest) -> Awaitable[dict[str, Any]]:
+        """Start, stop or restart a node and return it as JSON."""
+        ...
+
+    def console(self, name: str) -> ConsoleHub:
+        """A node's console; raises NotFound."""
+        ...
+
+    def reload(self, dry_run: bool) -> Awaitable[list[dict[str, str]]]:
+        """Apply the edited files, or say what would change."""
+        ...
+
+
+class Handler(RequestHandler):
+    """The base of all handlers: JSON, errors by table, nothing for browsers."""
+
+    def initialize(self, backend: Backend) -> None:
+        """Keep the service (tornado calls this with the route's arguments)."""
+        self.backend = backend
+
+    def set_default_headers(self) -> None:
+        """Every answer is JSON unless its handler says otherwise."""
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.set_header("Cache-Control", "no-store")
+
+    def reply(self, value: object) -> None:
+        """Finish with a JSON value (also a list, which tornado's own `write` refuses)."""
+        self.finish(json.dumps(value) + "\n")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Finish with the error as JSON, its status taken from `STATUSES`."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        status = next((status for kind, status in STATUSES if isinstance(error, kind)), status_code)
+        self.set_status(status)
+        text = str(error) if isinstance(error, PlacematError | ValueError) else responses.get(status, "error")
+        mistakes = [str(mistake) for mistake in error.mistakes] if isinstance(error, InvalidCluster) else []
+        self.reply({"error": text, "hint": getattr(error, "hint", ""), "mistakes": mistakes})
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Errors raised on purpose are the caller's to see; only the others need a traceback in the journal."""
+        if not isinstance(value, PlacematError | ValueError | HTTPError):
+            log.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
+
+
+class ClusterHandler(Handler):
+    """GET /v1/cluster."""
+
+    async def get(self) -> None:
+        """Answer with the whole cluster."""
+        self.reply(await self.backend.cluster_status())
+
+
+class NodesHandler(Handler):
+    """GET /v1/nodes."""
+
+    async def get(self) -> None:
+        """Answer with all nodes."""
+        self.reply(await self.backend.node_statuses())
+
+
+class NodeHandler(Handler):
+    """GET /v1/nodes/NAME."""
+
+    async def get(self, name: str) -> None:
+        """Answer with one node."""
+        self.reply(await self.backend.node_status(name))
+
+
+class ActionHandler(Handler):
+    """POST /v1/nodes/NAME/start|stop|restart."""
+
+    async def post(self, name: str, action: str) -> None:
+        """Do it, then answer with the node."""
+        self.reply(await self.backend.node_action(name, action, PowerRequest.parse(self.request.body)))
+
+
+class ReloadHandler(Handler):
+    """POST /v1/reload."""
+
+    async def post(self) -> None:
+        """Answer with the changes."""
+        dry_run = self.get_query_argument("dry_run", "0") not in ("0", "false", "")
+        self.reply({"changes": await self.backend.reload(dry_run)})
+
+
+class EventsHandler(Handler):
+    """GET /v1/events."""
+
+    async def get(self) -> None:
+        """Write events, the recent ones first, until the client goes away."""
+        self.set_header("Content-Type", "application/x-ndjson")
+        subscription = self.backend.events.subscribe()
+        self._subscription = subscription
+        try:
+            await self.flush()
+            while True:
+                self.write(json.dumps(await subscription.get()) + "\n")
+                await self.flush()
+        except StreamClosedError:
+            return
+        finally:
+            self.backend.events.unsubscribe(subscription)
+
+    def on_connection_close(self) -> None:
+        """A client that left while nothing happened must not be kept waiting for."""
+        self.backend.events.unsubscribe(self._subscription)
+        self._subscription.close()
+
+
+class ConsoleHandler(Handler):
+    """POST /v1/nodes/NAME/console."""
+
+    async def post(self, name: str) -> None:
+        """Switch protocols, then relay bytes between client and console until one of them ends."""
+        hub = self.backend.console(name)
+        if self.request.headers.get("Upgrade", "").lower() != "tcp":
+            self.set_header("Upgrade", "tcp")
+            raise HTTPError(426)
+        stream: IOStream = self.detach()
+        await stream.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        await relay(stream, hub)
+
+
+async def relay(stream: IOStream, hub: ConsoleHub) -> None:
+    """Connect a client's stream with a console."""
+    raise NotImplementedError
+
+
+def application(backend: Backend) -> Application:
+    """The API's routes."""
+    name = r"([A-Za-z0-9][A-Za-z0-9_.-]*)"
+    routes = [
+        (r"/v1/cluster", ClusterHandler),
+        (r"/v1/nodes", NodesHandler),
+        (rf"/v1/nodes/{name}", NodeHandler),
+        (rf"/v1/nodes/{name}/(start|stop|restart)", ActionHandler),
+        (rf"/v1/nodes/{name}/console", ConsoleHandler),
+        (r"/v1/events", EventsHandler),
+        (r"/v1/reload", ReloadHandler),
+    ]
+    return Application(
+        [(pattern, handler, {"backend": backend}) for pattern, handler in routes],
+        default_handler_class=MissingHandler,
+        log_function=lambda handler: None,
+    )

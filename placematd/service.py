@@ -1,0 +1,321 @@
+"""The control service of one cluster: start, reload, stop and everything in between.
+
+    files -> read -> plan(cluster, host) -> compare with what is observed -> apply -> attach to the nodes
+
+Start, reload and stop are the same arrow with another plan (stop: the empty one). Nothing is remembered that the host
+does not know: a new service finds what the old one made by its marks and adopts it.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import plan as planning
+from .adapter import Adapter
+from .api import PowerRequest
+from .apply import Applier
+from .console import ConsoleHub
+from .errors import InvalidCluster, Mistake, NotFound, PlacematError, WrongState
+from .events import Events
+from .facts import Host, Settings
+from .guest import check_address, parse_address
+from .host import observe_host
+from .models import Cluster
+from .names import slice_unit
+from .nodes import NodeControl, unit_state
+from .plan import NodePlan, Plan
+from .reading import read
+from .reconcile import Changes, compare
+from .resources import Kind, UnitResource
+from .status import Json, failed_units, namespace_json, networks_json, node_json
+from .systemd import Systemd, UnitState
+
+log = logging.getLogger("placematd")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the files ask for, decided for this host."""
+
+    cluster: Cluster
+    warnings: tuple[Mistake, ...]
+    host: Host
+    plan: Plan
+
+
+def cluster_files(settings: Settings) -> tuple[Path, ...]:
+    """The cluster's files: from the settings, or /etc/placemat/NAME.yml, or /etc/placemat/NAME/*.yml."""
+    if settings.files:
+        return settings.files
+    single = Path("/etc/placemat") / f"{settings.cluster}.yml"
+    several = tuple(sorted((Path("/etc/placemat") / settings.cluster).glob("*.yml")))
+    return several if several and not single.exists() else (single,)
+
+
+class Service:
+    """One cluster."""
+
+    def __init__(self, settings: Settings, systemd: Systemd, adapters: Mapping[Kind, Adapter[Any]], events: Events) -> None:
+        self.settings, self.events = settings, events
+        self.state, self.step, self.error = "starting", "", ""
+        self._systemd = systemd
+        self._adapters = adapters
+        self._applier = Applier(settings.cluster, adapters, self._report_step)
+        self._wanted: Wanted | None = None
+        self._nodes: dict[str, NodeControl] = {}
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Make the cluster what its files say; returns when it is up. Raises PlacematError; nothing is left then."""
+        loop = asyncio.get_running_loop()
+        async with self._changing:
+            wanted = await self._read()
+            self._systemd.subscribe(lambda state: loop.call_soon_threadsafe(self._unit_event, state))
+            changes = compare(wanted.plan, await self._applier.observe())
+            self._adopt(wanted)
+            try:
+                await self._applier.apply(changes, lambda: self._attach_nodes(changes))
+            except BaseException:
+                await self._detach_nodes()
+                raise
+            self._set_state("running", f"cluster {self.settings.cluster} is up: {self.summary()}")
+
+    async def stop(self) -> None:
+        """Take everything of the cluster away; volumes and images stay."""
+        self._set_state("stopping", f"stopping cluster {self.settings.cluster}")
+        async with self._changing:
+            await self._detach_nodes()
+            nothing = Plan(cluster=self.settings.cluster, resources=(), nodes=())
+            await self._applier.apply(compare(nothing, await self._applier.observe()))
+            await asyncio.to_thread(self._systemd.stop, slice_unit(self.settings.cluster))
+
+    async def reload(self, dry_run: bool = False) -> list[dict[str, str]]:
+        """Read the files again and apply the difference; mistakes in them change nothing.
+
+        Returns the changes as {"action": create|replace|remove, "resource", "reason"}.
+        """
+        async with self._changing:
+            if self.state not in ("running", "degraded"):
+                raise WrongState(f"cluster {self.settings.cluster} is {self.state}; it can be reloaded when it is up")
+            wanted = await self._read()
+            changes = compare(wanted.plan, await self._applier.observe())
+            if dry_run or not (changes.create or changes.remove):
+                return changes_json(changes)
+            self._set_state("reloading", f"reloading cluster {self.settings.cluster}")
+            try:
+                await self._reconcile(wanted, changes)
+            finally:
+                self._set_state("running", f"cluster {self.settings.cluster} is up: {self.summary()}")
+            return changes_json(changes)
+
+    async def _reconcile(self, wanted: Wanted, changes: Changes) -> None:
+        touched = {change.key.name for change in (*changes.remove, *changes.create)}
+        for control in list(self._nodes.values()):
+            if control.plan.unit in touched:
+                await control.detach()
+                del self._nodes[control.plan.name]
+        self._adopt(wanted)
+        await self._applier.apply(changes, lambda: self._attach_nodes(changes))
+
+    def close(self) -> None:
+        """End threads."""
+        self._applier.close()
+
+    # -- parts of start -------------------------------------------------------------------------------------------
+
+    async def _read(self) -> Wanted:
+        self._report_step("reading the cluster files")
+        settings = self.settings
+        files = cluster_files(settings)
+        bare = Cluster(name=settings.cluster)
+        host = await asyncio.to_thread(observe_host, settings, bare)
+        cluster, warnings = await asyncio.to_thread(
+            lambda: read(files, settings.cluster, bridges=host.bridges, run_dir=settings.run_dir)
+        )
+        host = await asyncio.to_thread(observe_host, settings, cluster)
+        for warning in warnings:
+            self.events.publish("warning", str(warning))
+        if cluster.nodes:
+            self.events.publish("state", f"accelerator {host.accelerator}: {host.accelerator_reason}")
+        return Wanted(cluster, warnings, host, planning.plan(cluster, host, settings))
+
+    def _adopt(self, wanted: Wanted) -> None:
+        """Have a control for each node of the plan, in its order, keeping those that are there."""
+        self._wanted = wanted
+        self._nodes = {node.name: self._nodes.get(node.name) or self._control(node) for node in wanted.plan.nodes}
+
+    def _control(self, node: NodePlan) -> NodeControl:
+        async def start_units() -> None:
+            states = await self._unit_states()
+            units = self._adapters["unit"]
+            for resource in self._units_of(node):
+                state = states.get(resource.unit.name, "inactive")
+                if state in ("exited", "failed"):
+                    await asyncio.to_thread(units.remove, resource.mark(self.settings.cluster))
+                if state in ("exited", "failed", "inactive"):
+                    await asyncio.to_thread(units.create, resource, self.settings.cluster)
+            await self._refresh_all()
+
+        async def end_qemu() -> None:
+            await asyncio.to_thread(self._systemd.kill, node.unit, signal.SIGTERM)
+
+        return NodeControl(node, self.events, start_units, end_qemu, self._guest_line)
+
+    def _units_of(self, node: NodePlan) -> list[UnitResource]:
+        """The units of a node in the order they start: console, TPM, QEMU."""
+        resources = self._require().plan.resources
+        return [unit for unit in resources if isinstance(unit, UnitResource) and unit.owner == f"Node {node.name}"]
+
+    async def _attach_nodes(self, changes: Changes) -> None:
+        """Connect to every node that is on; those that were just started must answer."""
+        await self._refresh_all()
+        started = {change.key.name for change in changes.create}
+        controls = [c for c in self._nodes.values() if c.power != "Off" or c.plan.unit in started]
+        self._report_step(f"waiting for the monitors of {len(controls)} nodes")
+        results = await asyncio.gather(*(control.attach() for control in controls), return_exceptions=True)
+        errors = [error for error in results if isinstance(error, BaseException)]
+        for error in errors[1:]:
+            self.events.publish("error", str(error))
+        if errors:
+            raise errors[0]
+
+    async def _detach_nodes(self) -> None:
+        await asyncio.gather(*(control.detach() for control in self._nodes.values()))
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def _unit_event(self, state: UnitState) -> None:
+        """A unit changed (called in the loop): tell the node it belongs to."""
+        for control in self._nodes.values():
+            if control.plan.unit == state.name:
+                self._spawn(control.unit_changed(unit_state(state)))
+
+    def _guest_line(self, node: str, line: bytes) -> None:
+        """A line that a guest wrote to /dev/virtio-ports/placemat: the address of its BMC."""
+        control = self._nodes[node]
+        taken = {c.bmc_address: name for name, c in self._nodes.items() if c.bmc_address and name != node}
+        try:
+            address = parse_address(line)
+            check_address(address, self._require().cluster, taken)
+        except (ValueError, PlacematError) as error:
+            self.events.publish("warning", f"node {node}: refused BMC address: {error}", node=node)
+            return
+        control.bmc_address = str(address)
+        self.events.publish("bmc", f"cluster {self.settings.cluster}: node {node}: BMC address {address}", node=node, address=str(address))
+
+    # -- for the API ----------------------------------------------------------------------------------------------
+
+    async def cluster_status(self) -> Json:
+        """See `api`."""
+        wanted = self._wanted
+        states = await self._unit_states()
+        cluster = wanted.cluster if wanted else Cluster(name=self.settings.cluster)
+        degraded = self.state == "running" and any(failed_units(states))
+        return {
+            "name": self.settings.cluster,
+            "state": "degraded" if degraded else self.state,
+            "step": self.step,
+            "error": self.error,
+            "warnings": [str(warning) for warning in wanted.warnings] if wanted else [],
+            "accelerator": wanted.host.accelerator if wanted else None,
+            "failed_units": sorted(failed_units(states)),
+            "networks": networks_json(cluster),
+            "namespaces": [namespace_json(cluster.name, namespace, states) for namespace in cluster.namespaces],
+            "nodes": await self.node_statuses(),
+        }
+
+    async def node_statuses(self) -> list[Json]:
+        """See `api`."""
+        states = await self._unit_states()
+        return [self._node_json(control, states) for control in self._nodes.values()]
+
+    async def node_status(self, name: str) -> Json:
+        """See `api`."""
+        return self._node_json(self._control_of(name), await self._unit_states())
+
+    async def node_action(self, name: str, action: str, request: PowerRequest) -> Json:
+        """See `api`."""
+        control = self._control_of(name)
+        if self.state not in ("running", "degraded"):
+            raise WrongState(f"cluster {self.settings.cluster} is {self.state}; nodes can be switched when it is up")
+        if action == "start":
+            await control.start()
+        elif action == "stop":
+            await control.stop(request.graceful, request.timeout_seconds)
+        else:
+            await control.restart(request.graceful, request.timeout_seconds)
+        return await self.node_status(name)
+
+    def console(self, name: str) -> ConsoleHub:
+        """See `api`."""
+        return self._control_of(name).console
+
+    def summary(self) -> str:
+        """One line: what is up."""
+        on = sum(control.power == "On" for control in self._nodes.values())
+        cluster = self._require().cluster
+        return f"{len(cluster.networks)} networks, {len(cluster.namespaces)} namespaces, {on} of {len(self._nodes)} nodes on"
+
+    def fail(self, error: BaseException) -> None:
+        """Note why the cluster is not up, for status and journal; a file's mistakes get a line each."""
+        self.state, self.error = "failed", str(error)
+        lines = [str(mistake) for mistake in error.mistakes] if isinstance(error, InvalidCluster) else [str(error)]
+        for line in lines:
+            self.events.publish("error", line)
+
+    # -- small things ---------------------------------------------------------------------------------------------
+
+    def _node_json(self, control: NodeControl, states: Mapping[str, str]) -> Json:
+        accelerator = self._require().host.accelerator
+        return node_json(control, states.get(control.plan.unit, "inactive"), accelerator)
+
+    def _control_of(self, name: str) -> NodeControl:
+        try:
+            return self._nodes[name]
+        except KeyError:
+            known = ", ".join(self._nodes) or "none"
+            raise NotFound(f"no node {name} in cluster {self.settings.cluster} (nodes: {known})") from None
+
+    def _require(self) -> Wanted:
+        if self._wanted is None:
+            raise WrongState(f"cluster {self.settings.cluster} is {self.state}")
+        return self._wanted
+
+    async def _unit_states(self) -> dict[str, str]:
+        pattern = slice_unit(self.settings.cluster).removesuffix(".slice") + "-*"
+        states = await asyncio.to_thread(self._systemd.unit_states, pattern)
+        return {state.name: unit_state(state) for state in states}
+
+    async def _refresh_all(self) -> None:
+        states = await self._unit_states()
+        for control in self._nodes.values():
+            await control.unit_changed(states.get(control.plan.unit, "inactive"))
+
+    def _report_step(self, message: str) -> None:
+        self.step = message
+        self.events.publish("step", message)
+
+    def _set_state(self, state: str, message: str) -> None:
+        self.state, self.step = state, message
+        self.events.publish("state", message, state=state)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def changes_json(changes: Changes) -> list[dict[str, str]]:
+    """Changes for the API; what is removed and created again is a replacement."""
+    removed = {change.key for change in changes.remove}
+    created = {change.key for change in changes.create}
+    rows = [("remove", change) for change in changes.remove if change.key not in created]
+    rows += [("replace" if change.key in removed else "create", change) for change in changes.create]
+    return [{"action": action, "resource": str(change.key), "reason": change.reason} for action, change in rows]
