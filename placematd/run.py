@@ -52,8 +52,8 @@ def run(
 ) -> str:
     """What the program wrote to stdout. `env` is added to our environment; messages are English (LC_ALL=C).
 
-    Raises MissingTool, StepError on a non-zero status or a signal, and TimedOut at the deadline; then the program's whole
-    process group is killed.
+    Raises MissingTool, StepError on a non-zero status or a signal, and TimedOut at the deadline; then the program's
+    whole process group is killed.
     """
     words = [str(word) for word in argv]
     line = shlex.join(words)
