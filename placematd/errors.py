@@ -82,3 +82,11 @@ class NotOurs(StepError):
 
 class NotFound(PlacematError):
     """The named node, namespace, app or cluster does not exist."""
+
+
+class WrongState(PlacematError):
+    """What was asked for does not fit the state that the cluster or node is in."""
+
+
+class TimedOut(StepError):
+    """A step took longer than its deadline."""
