@@ -179,8 +179,8 @@ class EventsHandler(Handler):
         self._subscription = subscription
         try:
             await self.flush()
-            while True:
-                self.write(json.dumps(await subscription.get()) + "\n")
+            while event := await subscription.get():
+                self.write(json.dumps(event) + "\n")
                 await self.flush()
         except StreamClosedError:
             return
@@ -190,7 +190,6 @@ class EventsHandler(Handler):
     def on_connection_close(self) -> None:
         """A client that left while nothing happened must not be kept waiting for."""
         self.backend.events.unsubscribe(self._subscription)
-        self._subscription.close()
 
 
 class ConsoleHandler(Handler):
@@ -207,9 +206,12 @@ class ConsoleHandler(Handler):
         await relay(stream, hub)
 
 
-async def relay(stream: IOStream, hub: ConsoleHub) -> None:
-    """Connect a client's stream with a console."""
-    raise NotImplementedError
+class MissingHandler(Handler):
+    """Every other path."""
+
+    def prepare(self) -> None:
+        """Answer 404 whatever the method."""
+        raise HTTPError(404)
 
 
 def application(backend: Backend) -> Application:

@@ -25,19 +25,24 @@ class Subscription:
     def __init__(self, history: list[Event]) -> None:
         self._events: deque[Event] = deque(history, maxlen=QUEUE_EVENTS)
         self._wake = asyncio.Event()
-        self._wake.set()
+        self._closed = False
 
     def put(self, event: Event) -> None:
         """Queue an event."""
         self._events.append(event)
         self._wake.set()
 
-    async def get(self) -> Event:
-        """The next event, as soon as there is one."""
-        while not self._events:
+    def close(self) -> None:
+        """Let `get` return None from now on, also to one who waits."""
+        self._closed = True
+        self._wake.set()
+
+    async def get(self) -> Event | None:
+        """The next event, as soon as there is one; None once closed."""
+        while not self._events and not self._closed:
             self._wake.clear()
             await self._wake.wait()
-        return self._events.popleft()
+        return None if self._closed else self._events.popleft()
 
 
 class Events:
@@ -86,5 +91,6 @@ class Events:
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Forget a queue."""
+        """Close a queue and forget it."""
         self._subscriptions.discard(subscription)
+        subscription.close()
