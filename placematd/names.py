@@ -105,7 +105,11 @@ def default_serial(node: str) -> str:
 
 @dataclass(frozen=True)
 class NodePaths:
-    """Files of one running node below the run directory; sockets must stay under 108 bytes (unix(7))."""
+    """Files of one running node below the run directory; sockets must stay under 108 bytes (unix(7)).
+
+    `directory` (.../node/NODE) is made and removed by the node's unit; log and tpm outlive it, beside each other in
+    .../log and .../tpm.
+    """
 
     directory: Path
 
@@ -126,13 +130,13 @@ class NodePaths:
 
     @property
     def tpm(self) -> Path:
-        """swtpm's control socket."""
-        return self.directory.with_name(self.directory.name + ".tpm") / "tpm"
+        """swtpm's control socket; held open by a socket unit."""
+        return self.directory.parent.with_name("tpm") / self.directory.name
 
     @property
     def log(self) -> Path:
         """A FIFO that QEMU writes the console to and the console unit reads; held open by a socket unit."""
-        return self.directory.with_name(self.directory.name + ".log")
+        return self.directory.parent.with_name("log") / self.directory.name
 
 
 def run_directory(run: Path, cluster: str) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from .names import OwnerMark
 from .unit import Unit
@@ -99,7 +99,7 @@ class Veth:
 class Netns(Resource):
     """A named network namespace (/run/netns/NAME) with its interfaces; lo is up and carries the mark as ifalias.
 
-    `init_scripts` only counts for the digest: the init unit runs them, and another list of them needs a fresh namespace.
+    `init_scripts` only counts for the digest: the init unit runs them, and another list of them needs a new namespace.
     """
 
     interfaces: tuple[Veth, ...]
@@ -135,8 +135,8 @@ class VolumeFile(Resource):
 
     form  inputs
     ----  ------
-    copy  qcow2, a full copy of `base` (converted, or a reflink or sparse copy where the base is qcow2 that stands alone),
-          grown to `size`
+    copy  qcow2, a full copy of `base`, grown to `size`; converted, or a reflink or sparse copy where the base is a
+          qcow2 that stands alone
     cow   qcow2 over `base`, grown to `size`
     raw   empty, `size`, `format`
     seed  NoCloud seed (qcow2) from `user_data`, `network_config` and `instance_id`
@@ -166,6 +166,11 @@ class UnitResource(Resource):
     what: Literal["node", "tpm", "console", "init", "app"]
     unit: Unit
     journal_fields: tuple[tuple[str, str], ...] = ()
+
+
+def key_of(mark: OwnerMark) -> Key:
+    """The key of what carries the mark; its kind is one of ours, because we wrote it."""
+    return Key(cast(Kind, mark.kind), mark.name)
 
 
 KINDS: Mapping[type, Kind] = {

@@ -52,6 +52,7 @@ SIGNATURES = {
     "ReadOnlyPaths": "as",
     "ReadWritePaths": "as",
     "RemainAfterExit": "b",
+    "Requires": "as",
     "Restart": "s",
     "RestartUSec": "t",
     "RestrictAddressFamilies": "(bas)",
@@ -150,9 +151,12 @@ def split_types(signature: str) -> list[str]:
 
 
 def command(*argv: str, ignore_failure: bool = False) -> tuple[Value, ...]:
-    """One element of ExecStart and its like: (path, argv, ignore failure). argv[0] must be absolute."""
-    if not argv[0].startswith("/"):
-        raise ValueError(f"{argv[0]}: the program of a unit must be an absolute path")
+    """One element of ExecStart and its like: (path, argv, ignore failure).
+
+    argv[0] must be an absolute path, or a bare name that systemd looks up when it starts the unit.
+    """
+    if "/" in argv[0] and not argv[0].startswith("/"):
+        raise ValueError(f"{argv[0]}: the program of a unit must be an absolute path or a bare name")
     return (argv[0], tuple(argv), ignore_failure)
 
 

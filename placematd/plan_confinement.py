@@ -1,0 +1,103 @@
+"""What the processes of a node may see and do: nothing but their own files, sockets and devices (systemd.exec(5)).
+
+QEMU runs what a guest wants, and all nodes have the same user; so each sees its own volumes and sockets only.
+"""
+
+from pathlib import Path
+
+from .facts import QEMU_USER, Host, Settings
+from .names import slice_unit
+from .resources import VolumeFile
+from .unit import Property, Value
+
+MS_REC = 1 << 14  # linux/mount.h: bind what is mounted below, too
+
+STRANGE_SYSTEM_CALLS = (
+    "@clock",
+    "@cpu-emulation",
+    "@debug",
+    "@module",
+    "@mount",
+    "@obsolete",
+    "@raw-io",
+    "@reboot",
+    "@swap",
+)
+"""Groups of systemd-analyze(1) `syscall-filter` that neither QEMU nor swtpm nor sed has a use for."""
+
+
+def bind(path: Path) -> Value:
+    """An element of BindPaths= and BindReadOnlyPaths=: source, destination, whether it may be missing, flags."""
+    return (str(path), str(path), False, MS_REC)
+
+
+def unprivileged(cluster: str) -> tuple[Property, ...]:
+    """For every process of a node: the user without privileges, the slice, no capability, a file system to read."""
+    return (
+        ("Slice", slice_unit(cluster)),
+        ("User", QEMU_USER),
+        ("Group", QEMU_USER),
+        ("UMask", 0o077),
+        ("NoNewPrivileges", True),
+        ("CapabilityBoundingSet", 0),
+        ("ProtectSystem", "strict"),
+        ("ProtectHome", "tmpfs"),
+        ("PrivateTmp", True),
+        ("ProtectProc", "invisible"),
+        ("ProtectClock", True),
+        ("ProtectControlGroups", True),
+        ("ProtectHostname", True),
+        ("ProtectKernelLogs", True),
+        ("ProtectKernelModules", True),
+        ("ProtectKernelTunables", True),
+        ("LockPersonality", True),
+        ("RestrictAddressFamilies", (True, ("AF_UNIX",))),
+        ("RestrictNamespaces", 0),
+        ("RestrictRealtime", True),
+        ("RestrictSUIDSGID", True),
+        ("SystemCallArchitectures", ("native",)),
+        ("SystemCallFilter", (False, STRANGE_SYSTEM_CALLS)),
+        ("StandardOutput", "journal"),
+        ("StandardError", "journal"),
+        ("KillMode", "control-group"),
+    )
+
+
+def hidden(settings: Settings, *others: Path) -> Property:
+    """Empty directories where the files and sockets of other nodes are."""
+    paths = sorted({settings.data_dir, settings.run_dir, *others})
+    return ("TemporaryFileSystem", tuple((str(path), "ro") for path in paths))
+
+
+def visible(writable: set[Path], readable: set[Path]) -> tuple[Property, ...]:
+    """The files and directories that are seen nevertheless."""
+    bound = (("BindPaths", writable), ("BindReadOnlyPaths", readable - writable))
+    return tuple((name, tuple(bind(path) for path in sorted(paths))) for name, paths in bound if paths)
+
+
+def volumes_view(volumes: tuple[VolumeFile, ...]) -> tuple[set[Path], set[Path]]:
+    """What QEMU writes, and what it only reads, of a node's volumes (bases of copy-on-write volumes, shares)."""
+    shares = [volume for volume in volumes if volume.form == "directory"]
+    files = [volume for volume in volumes if volume.form not in ("directory", "state")]
+    writable = {volume.path.parent for volume in files} | {share.path for share in shares if share.writable}
+    bases = {volume.base for volume in files if volume.form == "cow" and volume.base}
+    return writable, bases | {share.path for share in shares if not share.writable}
+
+
+def volume_roots(volumes: tuple[VolumeFile, ...]) -> set[Path]:
+    """Directories with the volumes of all clusters (ROOT/CLUSTER/volumes/NODE): data directory and device classes."""
+    roots = {volume.path.parents[3] for volume in volumes if volume.form not in ("directory", "state")}
+    return roots - {Path("/")}
+
+
+def devices(host: Host) -> tuple[Property, ...]:
+    """The devices that QEMU opens, beyond those without risk (null, random, ...)."""
+    accelerators = [device for device, used in _kvm_devices(host) if used]
+    paths = ["/dev/net/tun", *accelerators]
+    groups: tuple[Property, ...] = (("SupplementaryGroups", ("kvm",)),) if accelerators else ()
+    return (("DevicePolicy", "closed"), ("DeviceAllow", tuple((path, "rw") for path in paths)), *groups)
+
+
+def _kvm_devices(host: Host) -> tuple[tuple[str, bool], ...]:
+    """Devices of group kvm (systemd's 50-udev-default.rules), and whether the host has QEMU use them."""
+    return (("/dev/kvm", host.accelerator == "kvm"), ("/dev/vhost-net", host.vhost_net))

@@ -1,0 +1,72 @@
+"""The units that carry a node's serial console to the journal.
+
+QEMU writes the console to a FIFO as well. A socket unit holds the FIFO open, so nothing is lost or blocked while nobody
+reads, and starts a filter with the first byte. Neither needs placematd.
+"""
+
+from .facts import QEMU_USER, Settings
+from .models import Cluster, Node
+from .names import console_unit, node_paths, slice_unit
+from .plan_confinement import hidden, unprivileged
+from .resources import UnitResource
+from .unit import Unit, command
+
+PLAIN_TEXT = "; ".join(
+    (
+        r"s#\x1b\[[0-?]*[ -/]*[@-~]##g",  # control sequences: colours, cursor (ECMA-48 5.4)
+        r"s#\x1b[]PX^_][^\x07\x1b]*(\x07|\x1b\\)?##g",  # control strings: window titles
+        r"s#\x1b[ -/]*[0-~]?##g",  # other escape sequences
+        r"s#[ \t\r\x08]+$##",
+        r"s#[\r\x08]( *[\r\x08])*#\n#g",  # a line that is overwritten becomes several
+        r"s#[\x00-\x08\x0b-\x1f\x7f]##g",
+    )
+)
+"""A sed(1) script (-E, in the C locale) that turns what a terminal understands into lines of a log."""
+
+
+def console_unit_of(cluster: Cluster, node: Node, settings: Settings) -> UnitResource:
+    """The socket unit of a node's console with its service."""
+    log = node_paths(settings.run_dir, cluster.name, node.name).log
+    socket = Unit(
+        console_unit(cluster.name, node.name, "socket"),
+        (
+            ("Description", f"Console log of node {node.name} of cluster {cluster.name}"),
+            ("Slice", slice_unit(cluster.name)),
+            ("Listen", (("FIFO", str(log)),)),
+            ("SocketUser", QEMU_USER),
+            ("SocketMode", 0o600),
+            ("RemoveOnStop", True),
+        ),
+        (_filter(cluster, node, settings),),
+    )
+    return UnitResource(
+        name=socket.name,
+        owner=f"Node {node.name}",
+        what="console",
+        unit=socket,
+        journal_fields=journal_fields(cluster, node),
+    )
+
+
+def _filter(cluster: Cluster, node: Node, settings: Settings) -> Unit:
+    return Unit(
+        console_unit(cluster.name, node.name),
+        (
+            ("Description", f"Console of node {node.name} of cluster {cluster.name}"),
+            ("Type", "exec"),
+            ("ExecStart", (command("/usr/bin/sed", "--unbuffered", "--regexp-extended", PLAIN_TEXT),)),
+            ("Environment", ("LC_ALL=C",)),
+            ("StandardInput", "socket"),
+            ("SyslogIdentifier", node.name),
+            ("LogRateLimitIntervalUSec", 0),
+            ("PrivateDevices", True),
+            ("PrivateNetwork", True),
+            hidden(settings),
+            *unprivileged(cluster.name),
+        ),
+    )
+
+
+def journal_fields(cluster: Cluster, node: Node) -> tuple[tuple[str, str], ...]:
+    """The fields by which journalctl(1) finds all that a node's units say."""
+    return (("PLACEMAT_CLUSTER", cluster.name), ("PLACEMAT_NODE", node.name))
