@@ -13,7 +13,8 @@ from .unit import Unit, command
 
 PLAIN_TEXT = "; ".join(
     (
-        r"s#\x1b\[[0-?]*[ -/]*[@-~]##g",  # control sequences: colours, cursor (ECMA-48 5.4)
+        r"s#\x1b\[[0-9;]*[Hf]#\n#g",  # the cursor goes to another place: another line
+        r"s#\x1b\[[0-?]*[ -/]*[@-~]##g",  # other control sequences: colours, erasing (ECMA-48 5.4)
         r"s#\x1b[]PX^_][^\x07\x1b]*(\x07|\x1b\\)?##g",  # control strings: window titles
         r"s#\x1b[ -/]*[0-~]?##g",  # other escape sequences
         r"s#[ \t\r\x08]+$##",

@@ -23,6 +23,7 @@ SIGNATURES = {
     "Description": "s",
     "DeviceAllow": "a(ss)",
     "DevicePolicy": "s",
+    "DynamicUser": "b",
     "Environment": "as",
     "ExecStart": "a(sasb)",
     "ExecStartPre": "a(sasb)",
@@ -79,6 +80,7 @@ SIGNATURES = {
     "User": "s",
     "WorkingDirectory": "s",
     # sockets
+    "BindIPv6Only": "s",
     "Listen": "a(ss)",
     "RemoveOnStop": "b",
     "SocketGroup": "s",
@@ -153,20 +155,21 @@ def split_types(signature: str) -> list[str]:
 def command(*argv: str, ignore_failure: bool = False) -> tuple[Value, ...]:
     """One element of ExecStart and its like: (path, argv, ignore failure).
 
-    argv[0] must be an absolute path, or a bare name that systemd looks up when it starts the unit.
+    argv[0] must be an absolute path, or a bare name that systemd looks up when it starts the unit. Dollar signs are
+    doubled, because systemd replaces variables even in what comes over D-Bus (systemd.service(5), command lines).
     """
     if "/" in argv[0] and not argv[0].startswith("/"):
         raise ValueError(f"{argv[0]}: the program of a unit must be an absolute path or a bare name")
-    return (argv[0], tuple(argv), ignore_failure)
+    return (argv[0], tuple(word.replace("$", "$$") for word in argv), ignore_failure)
 
 
 def exec_argv(unit: Unit) -> tuple[str, ...]:
-    """The argv of a unit's (first) ExecStart."""
+    """The argv that a unit's (first) ExecStart runs."""
     exec_start = unit.get("ExecStart")
     if not isinstance(exec_start, tuple) or not exec_start or not isinstance(exec_start[0], tuple):
         return ()
     argv = exec_start[0][1]
-    return tuple(str(word) for word in argv) if isinstance(argv, tuple) else ()
+    return tuple(str(word).replace("$$", "$") for word in argv) if isinstance(argv, tuple) else ()
 
 
 def shell_line(argv: tuple[str, ...]) -> str:
