@@ -23,7 +23,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
 from .console import ConsoleHub
-from .errors import InvalidCluster, NotFound, PlacematError, StepError, TimedOut, WrongState
+from .errors import InvalidCluster, NotFound, PlacematError, TimedOut, WrongState
 from .events import Events
 
 log = logging.getLogger("placematd")

@@ -13,7 +13,6 @@ from itertools import groupby
 from typing import Any, ParamSpec, TypeVar
 
 from .adapter import Adapter
-from .errors import PlacematError
 from .names import OwnerMark
 from .reconcile import Change, Changes
 from .resources import Key, Kind

@@ -1,4 +1,4 @@
-"""What happens in a cluster, told to everyone who listens: the journal, systemd's STATUS= and the API's event stream."""
+"""What happens in a cluster, told to all who listen: the journal, systemd's STATUS= and the API's event stream."""
 
 import asyncio
 import logging
@@ -68,9 +68,17 @@ class Events:
         fields of progress: item, done, total (bytes or None); of node: node, power; of bmc: node, address. The fields
         node, netns, app and address become journal fields PLACEMAT_NODE and so on.
         """
-        journal = {f"PLACEMAT_{name.upper()}": str(fields[name]) for name in ("node", "netns", "app", "address") if name in fields}
+        journal = {
+            f"PLACEMAT_{name.upper()}": str(fields[name])
+            for name in ("node", "netns", "app", "address")
+            if name in fields
+        }
         log.log(LEVELS.get(kind, logging.INFO), "%s", message, extra={"fields": journal})
-        event: Event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, "message": message} | fields
+        event: Event = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "kind": kind,
+            "message": message,
+        } | fields
         if kind != "progress":
             self._history.append(event)
         for subscription in self._subscriptions:

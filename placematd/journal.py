@@ -57,10 +57,7 @@ class JournalHandler(logging.Handler):
 
 def configure(cluster: str) -> None:
     """Make the root logger write to the journal, or to stderr where there is none."""
-    handler: logging.Handler
-    if SOCKET.exists():
-        handler = JournalHandler("placematd", {"PLACEMAT_CLUSTER": cluster})
-    else:
-        handler = logging.StreamHandler()
+    fields = {"PLACEMAT_CLUSTER": cluster}
+    handler = JournalHandler("placematd", fields) if SOCKET.exists() else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

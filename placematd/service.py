@@ -59,7 +59,9 @@ def cluster_files(settings: Settings) -> tuple[Path, ...]:
 class Service:
     """One cluster."""
 
-    def __init__(self, settings: Settings, systemd: Systemd, adapters: Mapping[Kind, Adapter[Any]], events: Events) -> None:
+    def __init__(
+        self, settings: Settings, systemd: Systemd, adapters: Mapping[Kind, Adapter[Any]], events: Events
+    ) -> None:
         self.settings, self.events = settings, events
         self.state, self.step, self.error = "starting", "", ""
         self._systemd = systemd
@@ -78,7 +80,8 @@ class Service:
         async with self._changing:
             wanted = await self._read()
             self._systemd.subscribe(lambda state: loop.call_soon_threadsafe(self._unit_event, state))
-            changes = compare(wanted.plan, await self._applier.observe())
+            changes = compare(wanted.plan, await self._applier.observe(), adopt=True)
+            self._tell_kept(changes)
             self._adopt(wanted)
             try:
                 await self._applier.apply(changes, lambda: self._attach_nodes(changes))
@@ -92,22 +95,23 @@ class Service:
         self._set_state("stopping", f"stopping cluster {self.settings.cluster}")
         async with self._changing:
             await self._detach_nodes()
-            nothing = Plan(cluster=self.settings.cluster, resources=(), nodes=())
+            nothing = Plan(cluster=self.settings.cluster)
             await self._applier.apply(compare(nothing, await self._applier.observe()))
             await asyncio.to_thread(self._systemd.stop, slice_unit(self.settings.cluster))
 
     async def reload(self, dry_run: bool = False) -> list[dict[str, str]]:
         """Read the files again and apply the difference; mistakes in them change nothing.
 
-        Returns the changes as {"action": create|replace|remove, "resource", "reason"}.
+        Returns the changes as {"action": create|update|replace|remove|keep, "resource", "reason"}.
         """
         async with self._changing:
             if self.state not in ("running", "degraded"):
                 raise WrongState(f"cluster {self.settings.cluster} is {self.state}; it can be reloaded when it is up")
             wanted = await self._read()
             changes = compare(wanted.plan, await self._applier.observe())
-            if dry_run or not (changes.create or changes.remove):
+            if dry_run:
                 return changes_json(changes)
+            self._tell_kept(changes)
             self._set_state("reloading", f"reloading cluster {self.settings.cluster}")
             try:
                 await self._reconcile(wanted, changes)
@@ -208,7 +212,8 @@ class Service:
             self.events.publish("warning", f"node {node}: refused BMC address: {error}", node=node)
             return
         control.bmc_address = str(address)
-        self.events.publish("bmc", f"cluster {self.settings.cluster}: node {node}: BMC address {address}", node=node, address=str(address))
+        message = f"cluster {self.settings.cluster}: node {node}: BMC address {address}"
+        self.events.publish("bmc", message, node=node, address=str(address))
 
     # -- for the API ----------------------------------------------------------------------------------------------
 
@@ -273,8 +278,7 @@ class Service:
     # -- small things ---------------------------------------------------------------------------------------------
 
     def _node_json(self, control: NodeControl, states: Mapping[str, str]) -> Json:
-        accelerator = self._require().host.accelerator
-        return node_json(control, states.get(control.plan.unit, "inactive"), accelerator)
+        return node_json(control, states.get(control.plan.unit, "inactive"))
 
     def _control_of(self, name: str) -> NodeControl:
         try:
@@ -298,6 +302,10 @@ class Service:
         for control in self._nodes.values():
             await control.unit_changed(states.get(control.plan.unit, "inactive"))
 
+    def _tell_kept(self, changes: Changes) -> None:
+        for change in changes.keep:
+            self.events.publish("warning", f"{change.key}: {change.reason}")
+
     def _report_step(self, message: str) -> None:
         self.step = message
         self.events.publish("step", message)
@@ -313,9 +321,10 @@ class Service:
 
 
 def changes_json(changes: Changes) -> list[dict[str, str]]:
-    """Changes for the API; what is removed and created again is a replacement."""
-    removed = {change.key for change in changes.remove}
-    created = {change.key for change in changes.create}
-    rows = [("remove", change) for change in changes.remove if change.key not in created]
-    rows += [("replace" if change.key in removed else "create", change) for change in changes.create]
-    return [{"action": action, "resource": str(change.key), "reason": change.reason} for action, change in rows]
+    """Changes for the API; a replacement, which is two steps, is told once."""
+    replaced = {change.key for change in changes.create}
+    removed = [change for change in changes.remove if change.key not in replaced]
+    return [
+        {"action": change.action, "resource": str(change.key), "reason": change.reason}
+        for change in (*removed, *changes.create, *changes.keep)
+    ]

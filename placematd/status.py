@@ -11,7 +11,7 @@ from .unit import shell_line
 Json = dict[str, Any]
 
 
-def node_json(control: NodeControl, unit_state: str, accelerator: str) -> Json:
+def node_json(control: NodeControl, unit_state: str) -> Json:
     """One node; the keys of placemat v2's NodeStatus are among them, with the true CPU count and serial."""
     plan = control.plan
     return {
@@ -32,8 +32,8 @@ def node_json(control: NodeControl, unit_state: str, accelerator: str) -> Json:
             "product": plan.smbios.product,
             "serial": plan.smbios.serial,
         },
-        "uuid": str(plan.uuid),
-        "accelerator": accelerator,
+        "uuid": plan.uuid,
+        "accelerator": plan.accelerator,
         "console": str(plan.paths.console),
         "bmc_address": control.bmc_address,
     }
