@@ -8,6 +8,9 @@ POST /v1/nodes/NAME/start|stop|restart      {"graceful": bool, "timeout_seconds"
 POST /v1/nodes/NAME/console                 with "Upgrade: tcp": 101 and then the console's raw bytes, both ways
 GET  /v1/events                             events as they happen, one JSON object a line (application/x-ndjson)
 POST /v1/reload[?dry_run=1]                 read the files again; {"changes": [...]}
+GET  /v1/forwards                           port forwards
+POST /v1/forwards                           {"local", "remote", "protocol"}, as `forward.parse` takes them
+DELETE /v1/forwards/PROTOCOL-LOCAL          take a forward away
 
 An error is {"error": text, "hint": text, "mistakes": [text, ...]} with a status from `STATUSES`.
 """
@@ -25,6 +28,8 @@ from tornado.web import Application, HTTPError, RequestHandler
 from .console import ConsoleHub
 from .errors import InvalidCluster, NotFound, PlacematError, TimedOut, WrongState
 from .events import Events
+from .forward import parse
+from .forwards import Forwards
 
 log = logging.getLogger("placematd")
 
@@ -71,6 +76,7 @@ class Backend(Protocol):
     """What the API needs of the service."""
 
     events: Events
+    forwards: Forwards
 
     async def cluster_status(self) -> dict[str, Any]:
         """The cluster as JSON."""
@@ -169,6 +175,32 @@ class ReloadHandler(Handler):
         self.reply({"changes": await self.backend.reload(dry_run)})
 
 
+class ForwardsHandler(Handler):
+    """GET and POST /v1/forwards."""
+
+    async def get(self) -> None:
+        """Answer with all forwards."""
+        self.reply(await self.backend.forwards.list())
+
+    async def post(self) -> None:
+        """Make one and answer with it."""
+        fields = json.loads(self.request.body)
+        if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+            raise ValueError('expected a JSON object of texts: "local", "remote" and, if it is not tcp, "protocol"')
+        if fields.keys() - {"protocol"} != {"local", "remote"}:
+            raise ValueError('expected "local" and "remote"')
+        self.reply(await self.backend.forwards.add(parse(**fields)))
+
+
+class ForwardHandler(Handler):
+    """DELETE /v1/forwards/NAME."""
+
+    async def delete(self, name: str) -> None:
+        """Take it away."""
+        await self.backend.forwards.remove(name)
+        self.set_status(204)
+
+
 class EventsHandler(Handler):
     """GET /v1/events."""
 
@@ -225,6 +257,8 @@ def application(backend: Backend) -> Application:
         (rf"/v1/nodes/{name}/console", ConsoleHandler),
         (r"/v1/events", EventsHandler),
         (r"/v1/reload", ReloadHandler),
+        (r"/v1/forwards", ForwardsHandler),
+        (r"/v1/forwards/((?:tcp|udp)-[0-9A-Fa-f.:\[\]]+)", ForwardHandler),
     ]
     return Application(
         [(pattern, handler, {"backend": backend}) for pattern, handler in routes],

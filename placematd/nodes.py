@@ -193,4 +193,3 @@ class NodeControl:
         with suppress(TimeoutError):
             async with self._changed:
                 await asyncio.wait_for(self._changed.wait(), seconds)
-

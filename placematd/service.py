@@ -22,6 +22,7 @@ from .console import ConsoleHub
 from .errors import InvalidCluster, Mistake, NotFound, PlacematError, WrongState
 from .events import Events
 from .facts import Host, Settings
+from .forwards import Forwards
 from .guest import check_address, parse_address
 from .host import observe_host
 from .models import Cluster
@@ -69,6 +70,7 @@ class Service:
         self._applier = Applier(settings.cluster, adapters, self._report_step)
         self._wanted: Wanted | None = None
         self._nodes: dict[str, NodeControl] = {}
+        self.forwards = Forwards(settings.cluster, systemd)
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -265,8 +267,9 @@ class Service:
     def summary(self) -> str:
         """One line: what is up."""
         on = sum(control.power == "On" for control in self._nodes.values())
+        nodes = f"{on} of {len(self._nodes)} nodes on"
         cluster = self._require().cluster
-        return f"{len(cluster.networks)} networks, {len(cluster.namespaces)} namespaces, {on} of {len(self._nodes)} nodes on"
+        return f"{len(cluster.networks)} networks, {len(cluster.namespaces)} namespaces, {nodes}"
 
     def fail(self, error: BaseException) -> None:
         """Note why the cluster is not up, for status and journal; a file's mistakes get a line each."""

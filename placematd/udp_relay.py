@@ -8,6 +8,7 @@ import asyncio
 import socket
 import sys
 from collections import OrderedDict
+from typing import cast
 
 FIRST_FD = 3  # sd_listen_fds(3)
 IDLE_SECONDS = 120
@@ -44,8 +45,7 @@ class Listener(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way back to the clients."""
-        if isinstance(transport, asyncio.DatagramTransport):
-            self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Without clients there is nothing to wait for."""
