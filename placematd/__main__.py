@@ -24,7 +24,9 @@ from tornado.netutil import bind_unix_socket
 from . import __version__
 from .adapter import Adapter
 from .adapters import make_adapters
-from .api import MAX_BODY_BYTES, application
+from .api import MAX_BODY_BYTES
+from .api import application as api
+from .api_v2 import application as v2
 from .errors import InvalidCluster, PlacematError, StepError
 from .events import Event, Events
 from .facts import API_GROUP, Settings
@@ -77,14 +79,23 @@ def only_one(directory: Path) -> Any:
         yield
 
 
-def listen(service: Service, directory: Path) -> HTTPServer:
-    """Serve the API on DIRECTORY/api.sock, open to root and the group `placemat`."""
-    server = HTTPServer(application(service), max_body_size=MAX_BODY_BYTES, idle_connection_timeout=60)
+def listen(service: Service, directory: Path) -> list[HTTPServer]:
+    """Serve the API on DIRECTORY/api.sock, open to root and the group `placemat`, and v2's on TCP where asked for.
+
+    Raises StepError where the TCP address cannot be used.
+    """
+    servers = [HTTPServer(app(service), max_body_size=MAX_BODY_BYTES, idle_connection_timeout=60) for app in (api, v2)]
     path = directory / "api.sock"
-    server.add_socket(bind_unix_socket(str(path), mode=0o660))
+    servers[0].add_socket(bind_unix_socket(str(path), mode=0o660))
     with suppress(KeyError):  # no such group: root alone
         os.chown(path, -1, grp.getgrnam(API_GROUP).gr_gid)
-    return server
+    if address := service.settings.listen:
+        host, _, port = address.rpartition(":")
+        try:
+            servers[1].listen(int(port), host.strip("[]"))
+        except (OSError, ValueError) as error:
+            raise StepError(f"listen on {address}", str(error), "PLACEMAT_LISTEN is HOST:PORT") from error
+    return servers
 
 
 async def serve(service: Service, notifier: Notifier) -> int:
@@ -143,12 +154,13 @@ async def run(settings: Settings, environ: Mapping[str, str]) -> int:
     directory = run_directory(settings.run_dir, settings.cluster)
     try:
         with only_one(directory):
-            server = listen(service, directory)
+            servers = listen(service, directory)
             try:
                 return await serve(service, notifier)
             finally:
-                server.stop()
-                await server.close_all_connections()
+                for server in servers:
+                    server.stop()
+                    await server.close_all_connections()
                 (directory / "api.sock").unlink(missing_ok=True)
     except PlacematError as error:
         log.error("%s", error)

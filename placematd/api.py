@@ -19,9 +19,9 @@ import json
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Protocol
 
-from tornado.httputil import responses
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
@@ -124,7 +124,7 @@ class Handler(RequestHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         status = next((status for kind, status in STATUSES if isinstance(error, kind)), status_code)
         self.set_status(status)
-        text = str(error) if isinstance(error, PlacematError | ValueError) else responses.get(status, "error")
+        text = str(error) if isinstance(error, PlacematError | ValueError) else HTTPStatus(status).phrase
         mistakes = [str(mistake) for mistake in error.mistakes] if isinstance(error, InvalidCluster) else []
         self.reply({"error": text, "hint": getattr(error, "hint", ""), "mistakes": mistakes})
 
@@ -180,7 +180,7 @@ class ForwardsHandler(Handler):
 
     async def get(self) -> None:
         """Answer with all forwards."""
-        self.reply(await self.backend.forwards.list())
+        self.reply(await self.backend.forwards.all())
 
     async def post(self) -> None:
         """Make one and answer with it."""
@@ -263,5 +263,6 @@ def application(backend: Backend) -> Application:
     return Application(
         [(pattern, handler, {"backend": backend}) for pattern, handler in routes],
         default_handler_class=MissingHandler,
+        default_handler_args={"backend": backend},
         log_function=lambda handler: None,
     )

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 from .adapter import Adapter
 from .names import OwnerMark
 from .reconcile import Change, Changes
-from .resources import Key, Kind
+from .resources import Key, Kind, key_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Applier:
         """The marks of everything that exists on the host and belongs to the cluster."""
         calls = [self._in_thread(adapter.observe, self._cluster) for adapter in self._adapters.values()]
         observed = [mark for marks in await asyncio.gather(*calls) for mark in marks]
-        self._observed = {Key(mark.kind, mark.name): mark for mark in observed}
+        self._observed = {key_of(mark): mark for mark in observed}
         return observed
 
     async def apply(self, changes: Changes, confirm: Confirm | None = None) -> None:
@@ -115,19 +115,19 @@ class Applier:
         tasks = [asyncio.ensure_future(step) for step in steps]
         if not tasks:
             return
-        cancelled: asyncio.CancelledError | None = None
+        cancelled = False
         pending = set(tasks)
         while pending:
             try:
                 _, pending = await asyncio.wait(pending)
-            except asyncio.CancelledError as error:
-                cancelled = error
+            except asyncio.CancelledError:
+                cancelled = True
                 pending = {task for task in tasks if not task.done()}
         errors = [error for task in tasks if (error := task.exception())]
         for error in errors[1:]:
             log.error("%s", error)
         if cancelled:
-            raise cancelled
+            raise asyncio.CancelledError
         if errors:
             raise errors[0]
 

@@ -78,10 +78,9 @@ class Service:
 
     async def start(self) -> None:
         """Make the cluster what its files say; returns when it is up. Raises PlacematError; nothing is left then."""
-        loop = asyncio.get_running_loop()
         async with self._changing:
             wanted = await self._read()
-            self._systemd.subscribe(lambda state: loop.call_soon_threadsafe(self._unit_event, state))
+            self._watch_units(asyncio.get_running_loop())
             changes = compare(wanted.plan, await self._applier.observe(), adopt=True)
             self._tell_kept(changes)
             self._adopt(wanted)
@@ -196,6 +195,12 @@ class Service:
         await asyncio.gather(*(control.detach() for control in self._nodes.values()))
 
     # -- events ---------------------------------------------------------------------------------------------------
+
+    def _watch_units(self, loop: asyncio.AbstractEventLoop) -> None:
+        def tell(state: UnitState) -> None:  # in a thread of Systemd's
+            loop.call_soon_threadsafe(self._unit_event, state)
+
+        self._systemd.subscribe(tell)
 
     def _unit_event(self, state: UnitState) -> None:
         """A unit changed (called in the loop): tell the node it belongs to."""
