@@ -1,0 +1,115 @@
+"""What the HTTP API answers with, as types; `placematd.api` documents the routes."""
+
+from typing import Literal, NotRequired, TypedDict
+
+Power = Literal["On", "Off", "PoweringOn", "PoweringOff", "Unknown"]
+
+
+class NodeInterface(TypedDict):
+    """A NIC of a node."""
+
+    network: str
+    tap: str
+    mac: str
+
+
+class Smbios(TypedDict):
+    """System information that the guest sees."""
+
+    manufacturer: str
+    product: str
+    serial: str
+
+
+class Node(TypedDict):
+    """A node; `pid` is QEMU's."""
+
+    name: str
+    power: Power
+    unit: str
+    unit_state: str
+    interfaces: list[NodeInterface]
+    volumes: list[str]
+    cpu: int
+    memory: str
+    uefi: bool
+    tpm: bool
+    smbios: Smbios
+    accelerator: str
+    console: str
+    bmc_address: str | None
+    pid: NotRequired[int | None]
+
+
+class Network(TypedDict):
+    """A network."""
+
+    name: str
+    type: str
+    addresses: list[str]
+
+
+class NamespaceInterface(TypedDict):
+    """An interface of a network namespace."""
+
+    name: str
+    network: str
+    addresses: list[str]
+
+
+class App(TypedDict):
+    """An app of a network namespace."""
+
+    name: str
+    unit: str
+    state: str
+    command: str
+
+
+class Namespace(TypedDict):
+    """A network namespace."""
+
+    name: str
+    interfaces: list[NamespaceInterface]
+    apps: list[App]
+
+
+class Cluster(TypedDict):
+    """The whole cluster."""
+
+    name: str
+    state: str
+    step: str
+    error: str
+    warnings: list[str]
+    accelerator: str | None
+    failed_units: NotRequired[list[str]]
+    networks: list[Network]
+    namespaces: list[Namespace]
+    nodes: list[Node]
+
+
+class Change(TypedDict):
+    """One change that a reload makes, or would make."""
+
+    action: Literal["create", "replace", "remove"]
+    resource: str
+    reason: str
+
+
+class _Said(TypedDict):
+    time: str
+    kind: str
+    message: str
+
+
+class Event(_Said, total=False):
+    """Something that happened; `done` and `total` are bytes, `state` is the cluster's."""
+
+    item: str
+    done: int
+    total: int | None
+    node: str
+    power: Power
+    address: str
+    state: str
