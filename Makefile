@@ -31,7 +31,7 @@ guest: packages ## build the example guest from Debian's packages
 	examples/guest/build
 
 run: setup guest ## bring the quick start up in a sandbox until Ctrl-C (ONCE=1: check it and tear it down)
-	$(BIN)/placemat-cli sandbox --nat -- $(if $(ONCE),examples/quickstart/check,$(BIN)/placemat-cli up --attach $(QUICKSTART))
+	$(BIN)/placemat-cli sandbox --nat -- $(if $(ONCE),env PLACEMAT_CLI=$(BIN)/placemat-cli examples/quickstart/check,$(BIN)/placemat-cli up --attach $(QUICKSTART))
 
 check: $(VENV)/.ready ## format, lint, types, unit tests with branch coverage: no root, under a minute
 	$(RUFF) format $(RUFF_CONFIG) --check .

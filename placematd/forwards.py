@@ -17,7 +17,7 @@ class Forwards:
         self._cluster = cluster
         self._systemd = systemd
 
-    async def list(self) -> list[dict[str, Any]]:
+    async def all(self) -> list[dict[str, Any]]:
         """All forwards as JSON, in the order of their names."""
         return [forward_json(forward) for _, forward in await self._existing()]
 
