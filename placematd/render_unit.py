@@ -49,6 +49,8 @@ def _lines(unit: Unit, item: Property) -> list[str]:
         return [f"Listen{kind}={address}" for kind, address in map(_items, _items(value))]
     if name == "Environment":
         return [f"Environment={shlex.quote(str(assignment))}" for assignment in _items(value)]
+    if name == "DeviceAllow":
+        return [f"DeviceAllow={device} {rights}" for device, rights in map(_items, _items(value))]
     return [f"{name.replace('USec', 'Sec')}={_text(name, value)}"] if value != () else []
 
 
@@ -75,8 +77,7 @@ def _text(name: str, value: Value) -> str:
         case "a(ssbt)":
             return " ".join(_binding(element) for element in _items(value))
         case "a(ss)":
-            separator = " " if name == "DeviceAllow" else ":"
-            return " ".join(separator.join(map(str, _items(element))) for element in _items(value))
+            return " ".join(":".join(map(str, _items(element))) for element in _items(value))
         case "as":
             return " ".join(map(str, _items(value)))
         case _:
