@@ -30,6 +30,9 @@ PACKAGES: Mapping[str, str] = {
 }
 """Debian package of each program that placemat runs."""
 
+SBIN = "/usr/sbin:/sbin"
+"""Where Debian keeps programs such as nft, which are not in a user's PATH."""
+
 _STDERR_LINES = 10
 
 
@@ -37,7 +40,7 @@ def find(program: str) -> Path:
     """The program's path: `program` itself if it has a slash, else the first in PATH or, as for a user without sbin in
     PATH, in /usr/sbin and /sbin. Raises MissingTool.
     """
-    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    path = shutil.which(program) or shutil.which(program, path=SBIN)
     if path is None:
         raise MissingTool(program, PACKAGES.get(Path(program).name, Path(program).name))
     return Path(path)

@@ -5,7 +5,7 @@ Every link we make carries its mark as ifalias. A link without our cluster's mar
 
 from .bridge import Bridges
 from .namespace import Namespaces
-from .netlink import Link, Netlink
+from .netlink import Link, Netlink, attempt
 from .tap import Taps
 
-__all__ = ["Bridges", "Link", "Namespaces", "Netlink", "Taps"]
+__all__ = ["Bridges", "Link", "Namespaces", "Netlink", "Taps", "attempt"]

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from placematd.errors import NotOurs, StepError
+from placematd.facts import Settings
+from placematd.host import observe_host
+from placematd.models import Cluster
 from placematd.names import OwnerMark, mac_address
 from placematd.network import Bridges, Namespaces, Taps
 from placematd.resources import Bridge, Netns, Tap, Veth
@@ -577,3 +580,27 @@ def test_without_dev_net_tun_the_device_is_named(private_net, tmp_path):
     Bridges().create(bridge(), "c")
     with pytest.raises(StepError, match=r"open .*/tun: No such file or directory \(modprobe tun; in a container"):
         Taps(device=tmp_path / "tun").create(tap(), "c")
+
+
+# -- what `host` asks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("default", ["10.0.0.1", "fd00::1"])
+def test_mtu_of_the_way_out(private_net, default):
+    """Spec section 10 E (#135): as on GCP, whose uplinks have 1460; without IPv4 too."""
+    assert observe_host(Settings(cluster="c"), Cluster(name="c")).mtu is None
+    for name, mtu, address in (("up0", "1460", default), ("other", "1400", "192.0.2.1")):
+        private_net.sh("ip", "link", "add", name, "mtu", mtu, "type", "veth", "peer", "name", f"{name}-far")
+        private_net.sh("ip", "link", "set", f"{name}-far", "up")
+        private_net.sh("ip", "link", "set", name, "up")
+        own = address[:-1] + "2/" + ("24" if "." in address else "64")
+        private_net.sh("ip", "address", "add", own, "dev", name, *(["nodad"] if ":" in own else []))
+    private_net.sh("ip", "route", "add", "default", "via", default)
+    assert observe_host(Settings(cluster="c"), Cluster(name="c")).mtu == 1460
+
+
+def test_bridges_of_the_host_are_known(private_net):
+    private_net.sh("ip", "link", "add", "docker0", "type", "bridge")
+    Bridges().create(bridge("mine"), "c")
+    Bridges().create(bridge("theirs"), "d")
+    assert observe_host(Settings(cluster="c"), Cluster(name="c")).bridges == {"docker0", "theirs"}
