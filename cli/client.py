@@ -158,13 +158,13 @@ class Api:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             status, answer = response.status, response.read()
-        except (OSError, http.client.HTTPException) as error:
+            value: object = json.loads(answer) if status == http.client.OK else None
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         finally:
             connection.close()
         if status != http.client.OK:
             _raise(status, answer)
-        value: object = json.loads(answer)
         return value
 
     def _unreachable(self, error: Exception) -> Unreachable:

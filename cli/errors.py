@@ -31,8 +31,10 @@ EXIT_STATUSES: Sequence[tuple[type[PlacematError], int]] = (
     (PlacematError, 1),
 )
 
-EXIT_STATUS_HELP = """Exit status: 0 done; 1 failed at run time; 2 bad input or usage; 3 the cluster is not running, or
-its service does not answer; 4 no such node, namespace or app; 130 Ctrl-C."""
+EXIT_STATUS_HELP = (
+    "Exit status: 0 done; 1 failed at run time; 2 bad input or usage; 3 the cluster is not running, or its service "
+    "does not answer; 4 no such node, namespace or app; 130 Ctrl-C."
+)
 
 
 def exit_status(error: PlacematError) -> int:

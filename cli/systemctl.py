@@ -1,7 +1,8 @@
 """What systemd and the journal say, asked through systemctl and journalctl as a person would."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from placematd.errors import StepError
@@ -86,11 +87,25 @@ def units(cluster: str) -> list[UnitLine]:
     return [UnitLine(row[0], row[2], row[3]) for row in rows if len(row) >= 4 and not row[0].endswith(".slice")]
 
 
-def begin(*arguments: str) -> "subprocess.Popen[str]":
-    """Start a systemctl command that takes as long as the cluster does."""
-    return subprocess.Popen(
-        [find("systemctl"), *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+@contextmanager
+def job(*arguments: str) -> "Iterator[subprocess.Popen[str]]":
+    """A systemctl command that takes as long as the cluster does; stderr is a pipe.
+
+    Ctrl-C does not reach it. If it is still running at the end it is killed; what systemd was asked for goes on.
+    """
+    process = subprocess.Popen(
+        [find("systemctl"), "--no-ask-password", *arguments],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 def reset_failed(unit: str) -> None:

@@ -81,7 +81,7 @@ def show_without_service(cluster: str, error: Unreachable, as_json: bool) -> Non
     if units:
         typer.echo("")
         print_table(("UNIT STILL THERE", "STATE"), [(unit.name, f"{unit.active} {unit.sub}") for unit in units])
-    typer.echo(str(error), err=True)
+    typer.echo(f"error: {error}", err=True)
 
 
 def reload(

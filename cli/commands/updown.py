@@ -61,8 +61,8 @@ def up(
 
 def start_only(name: str) -> None:
     """Hand the start to systemd."""
-    job = systemctl.begin("start", "--no-block", service_unit(name))
-    complaint = finish(job)
+    with systemctl.job("start", "--no-block", service_unit(name)) as job:
+        complaint = finish(job)
     if job.returncode:
         raise CommandFailed(f"start {service_unit(name)}: {complaint}")
     typer.echo(f"{name} is starting: placemat-cli status {name}")
@@ -146,15 +146,15 @@ def write_settings(target: Target, places: Places) -> None:
 
 def bring_up(name: str, follower: Follower, screen: Display) -> None:
     """Start the service and show its events until the cluster is up. Raises CommandFailed with the reason."""
-    job = systemctl.begin("start", service_unit(name))
     shown: list[str] = []
 
     def show(event: Event) -> None:
         shown.append(event["message"])
         screen.show(event)
 
-    status = follow_job(job, follower, show)
-    complaint = finish(job)
+    with systemctl.job("start", service_unit(name)) as job:
+        status = follow_job(job, follower, show)
+        complaint = finish(job)
     if status:
         raise failure(f"cluster {name} did not come up", systemctl.service(name), complaint, shown)
 
@@ -216,15 +216,14 @@ def take_down(name: str, places: Places, timeout_seconds: float) -> bool:
                 return False
             screen.note(f"{unit} does not run, but units of the cluster do: starting it to clean up")
             adopt(name, follower, screen)
-        job = systemctl.begin("stop", unit)
         try:
-            status = follow_job(job, follower, screen.show, deadline - time.monotonic())
+            with systemctl.job("stop", unit) as job:
+                status = follow_job(job, follower, screen.show, deadline - time.monotonic())
+                complaint = finish(job)
         except TimeoutError:
-            job.kill()
             raise CommandFailed(
                 f"{name} is still stopping after {timeout_seconds:g} s (systemctl status {unit})"
             ) from None
-        complaint = finish(job)
     state = systemctl.service(name)
     if status or state.active == "failed":
         raise failure(f"cluster {name} did not stop as it should", state, complaint)
