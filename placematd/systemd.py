@@ -254,7 +254,8 @@ class Systemd:
         answer = f"job {result}"
         properties = self.properties(name)
         if properties and properties.result not in ("", "success"):
-            answer += f": {properties.result}, exit status {properties.exit_status}"
+            number = "signal" if properties.result in ("signal", "core-dump") else "exit status"
+            answer += f": {properties.result}, {number} {properties.exit_status}"
             answer += f" ({os.strerror(properties.errno)})" if properties.errno else ""
         with suppress(StepError):  # the journal only explains; the error stands without it
             run(["journalctl", "--sync"], timeout_seconds=5)
