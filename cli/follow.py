@@ -72,8 +72,8 @@ class Follower:
         """Queue what is new: a stream begins with what happened before, which we may have seen."""
         seen = self._last_time
         for event in stream:
-            if event["kind"] == "progress" or event["time"] > seen:
-                self._last_time = max(event["time"], self._last_time)
+            if event["time"] > seen:
+                self._last_time = event["time"]
                 self._events.put(event)
 
 

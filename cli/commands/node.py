@@ -85,8 +85,8 @@ def details(node: Node) -> list[tuple[str, str]]:
 def enter(context: typer.Context, node: str = NODE) -> None:
     """Enter the serial console of a server.
 
-    Ctrl-Q Ctrl-X leaves it; Ctrl-Q Ctrl-Q types a Ctrl-Q. Several people can be on one console. If stdin is not a terminal, it is sent as it is, and the output is shown until
-    Ctrl-C or SIGTERM.
+    Ctrl-Q Ctrl-X leaves it; Ctrl-Q Ctrl-Q types a Ctrl-Q. Several people can be on one console. If stdin is not a
+    terminal, it is sent as it is, and the output is shown until Ctrl-C or SIGTERM.
     """
     raise typer.Exit(enter_console(session_of(context).api(), node))
 

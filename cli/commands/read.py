@@ -6,7 +6,7 @@ from dataclasses import asdict
 import typer
 
 from placematd.errors import InvalidCluster, Mistake
-from placematd.host import observe_host
+from placematd.facts import Host
 from placematd.models import Cluster
 from placematd.plan import Plan
 from placematd.plan import plan as make_plan
@@ -54,7 +54,7 @@ def plan(
     chosen = session.target(target, name)
     cluster, warnings = load(chosen)
     show_warnings(warnings)
-    decided = make_plan(cluster, observe_host(chosen.settings, cluster), chosen.settings)
+    decided = make_plan(cluster, observe(chosen, cluster), chosen.settings)
     changes = changes_to_running(session, chosen)
     if as_json:
         print_json(with_changes(decided, changes))
@@ -64,9 +64,16 @@ def plan(
         typer.echo("\n" + "\n".join(change_lines(chosen.name, changes)))
 
 
+def observe(target: Target, cluster: Cluster) -> Host:
+    """The facts of this host that the cluster depends on."""
+    from placematd.host import observe_host  # here, since it brings netlink, which most commands can do without
+
+    return observe_host(target.settings, cluster)
+
+
 def load(target: Target) -> tuple[Cluster, Sequence[Mistake]]:
     """The cluster and its warnings; raises InvalidCluster with all mistakes."""
-    bridges = observe_host(target.settings, Cluster(name=target.name)).bridges
+    bridges = observe(target, Cluster(name=target.name)).bridges
     return read(target.files, target.name, bridges=bridges, run_dir=target.settings.run_dir)
 
 

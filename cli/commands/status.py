@@ -18,7 +18,8 @@ DRY_RUN = typer.Option(False, "--dry-run", help="Only tell what would change.")
 def status(context: typer.Context, name: str = NAME_ARGUMENT, as_json: bool = JSON_OPTION) -> None:
     """Show the state of a cluster.
 
-    That is its networks, namespaces with apps, and servers. If its service does not answer, what systemd knows of it, and exit status 3.
+    That is its networks, namespaces with apps, and servers. If its service does not answer, what systemd knows of it,
+    and exit status 3.
     """
     session = session_of(context)
     cluster = session.running(name)

@@ -21,6 +21,7 @@ from ..progress import Display, PlainDisplay, display
 from ..session import NAME_ARGUMENT, NAME_OPTION, TARGET_ARGUMENT, session_of
 from ..systemctl import Service
 from .read import load, show_warnings, summary
+from .status import show
 
 DOWN_SECONDS = 180.0
 
@@ -83,14 +84,16 @@ def waited(name: str, places: Places, what: str) -> None:
 def attached(name: str, places: Places, what: str, starts: bool) -> None:
     """Start, stay and show what happens; Ctrl-C, SIGTERM and SIGHUP take the cluster down."""
     began = time.monotonic()
+    api = Api(name, places.socket(name))
     with ended_by_signals():
         try:
-            with Follower(Api(name, places.socket(name)), since="" if starts else now()) as follower:
+            with Follower(api, since="" if starts else now()) as follower:
                 if starts:
                     with display(f"starting {name}") as screen:
                         bring_up(name, follower, screen)
                     typer.echo(f"{name} is up: {what} ({time.monotonic() - began:.1f} s)")
-                typer.echo("Ctrl-C takes it down.", err=True)
+                show(api.status())
+                typer.echo("\nCtrl-C takes it down.", err=True)
                 with PlainDisplay() as screen:
                     wait_in_foreground(name, follower, screen)
         except KeyboardInterrupt:
@@ -148,12 +151,12 @@ def bring_up(name: str, follower: Follower, screen: Display) -> None:
     """Start the service and show its events until the cluster is up. Raises CommandFailed with the reason."""
     shown: list[str] = []
 
-    def show(event: Event) -> None:
+    def note(event: Event) -> None:
         shown.append(event["message"])
         screen.show(event)
 
     with systemctl.job("start", service_unit(name)) as job:
-        status = follow_job(job, follower, show)
+        status = follow_job(job, follower, note)
         complaint = finish(job)
     if status:
         raise failure(f"cluster {name} did not come up", systemctl.service(name), complaint, shown)
@@ -249,7 +252,8 @@ def forget(name: str, places: Places) -> None:
 def down(context: typer.Context, name: str = NAME_ARGUMENT, timeout: float = TIMEOUT) -> None:
     """Take a cluster down.
 
-    Everything that it made on this host goes; volumes and downloaded images stay. A cluster that is not running is down already.
+    Everything that it made on this host goes; volumes and downloaded images stay. A cluster that is not running is down
+    already.
     """
     session = session_of(context)
     try:
