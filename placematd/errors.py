@@ -50,10 +50,10 @@ class PlacematError(Exception):
 
 
 class InvalidCluster(PlacematError):
-    """The cluster files hold mistakes; `mistakes` has all of them, in file order."""
+    """The cluster files hold mistakes; `mistakes` has all of them and all warnings, in file order."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(sorted(mistakes))
+        self.mistakes = tuple(mistakes)
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
 
 

@@ -25,14 +25,58 @@ RestartPolicy = Literal["no", "on-failure", "always"]
 class Marks(dict[str, Mark]):
     """Where each field of a record stands: field name -> mark; "" is the record itself, "addresses.1" a list item."""
 
+    broken: frozenset[str] = frozenset()
+    """Fields that could not be read: what they hold is a stand-in, and the mistake is reported already."""
+
     def of(self, field_name: str) -> Mark:
         """The mark of a field, or of the whole record where the field was not written."""
         return self.get(field_name) or self.get("", NOWHERE)
 
 
-def doc(text: str, **options: Any) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What a field must be beyond its type: `validate` checks it and the schema states it.
+
+    `pattern` is a regular expression in the common subset of Python and ECMA 262 that matches the whole text (of a
+    mapping: each key); `expected` says it in words, to go after "expected".
+    """
+
+    expected: str = ""
+    pattern: str = ""
+    minimum: int | None = None
+    maximum: int | None = None
+    min_items: int = 0
+    absolute: bool = False
+    """A path that has to be written absolute; other paths are relative to the directory of their file."""
+    program: bool = False
+    """An argv; a first item with a slash in it is such a path too, without one it is looked up in PATH."""
+
+
+def doc(text: str, rule: Rule = Rule(), **options: Any) -> Any:
     """A dataclass field with the sentence that explains it; `options` go to `dataclasses.field`."""
-    return field(metadata={"doc": text}, **options)
+    return field(metadata={"doc": text, "rule": rule}, **options)
+
+
+NAME = Rule(
+    expected="a letter or digit, then letters, digits, dots, dashes or underscores, at most 63 in all",
+    pattern="[A-Za-z0-9][A-Za-z0-9_.-]{0,62}",
+)
+"""Names become parts of unit names, directories, QEMU ids and host names (63 bytes: RFC 1123)."""
+
+LINK_NAME = Rule(
+    expected="a letter, digit or underscore, then letters, digits, dots, dashes or underscores, at most 15 in all",
+    pattern="[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}",
+)
+"""Names of links: IFNAMSIZ (linux/if.h) less one. The kernel takes more; nftables and iproute2 trip on it."""
+
+DISK_SIZE = Rule(
+    expected="a size such as 512M, 20G or 1T (1024s; a plain number is bytes)",
+    pattern="[0-9]+[BbKkMmGgTtPp]?|[0-9]+[.][0-9]+[KkMmGgTtPp]",
+)
+"""What qemu-img takes, without its hexadecimal and exbyte forms."""
+
+CPUS = Rule(expected="1 to 255 (the limit of QEMU's i440fx machine)", minimum=1, maximum=255)
+CPU_PARTS = Rule(expected="0 to 255 (the limit of QEMU's i440fx machine)", minimum=0, maximum=255)
 
 
 def marks() -> Any:
@@ -47,7 +91,7 @@ def marks() -> Any:
 class Network:
     """An L2 network: a Linux bridge of the same name."""
 
-    name: str = doc("Name of the network and of its bridge; at most 15 bytes.")
+    name: str = doc("Name of the network and of its bridge; at most 15 bytes.", LINK_NAME)
     type: NetworkType = doc(
         "internal: no address; external: reaches the host (and the world with use-nat); bmc: BMCs live here."
     )
@@ -87,12 +131,23 @@ class Route:
 class App:
     """A program that runs inside a network namespace as long as the cluster is up."""
 
-    name: str = doc("Name of the app, used in its unit's name.")
-    command: tuple[str, ...] = doc("Program and arguments; no shell is involved.")
+    name: str = doc("Name of the app, used in its unit's name.", NAME)
+    command: tuple[str, ...] = doc(
+        "Program and arguments; no shell is involved.",
+        Rule(expected="a program and its arguments", min_items=1, program=True),
+    )
     after: tuple[str, ...] = doc("Apps of the same namespace that are started first.", default=())
     restart: RestartPolicy = doc("When systemd starts the app again.", default="on-failure")
-    user: str = doc("User that the app runs as.", default="root")
-    environment: tuple[tuple[str, str], ...] = doc("Environment variables.", default=())
+    user: str = doc(
+        "User that the app runs as.",
+        Rule(expected="a user name or number", pattern="[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}"),
+        default="root",
+    )
+    environment: tuple[tuple[str, str], ...] = doc(
+        "Environment variables.",
+        Rule(expected="a name of letters, digits and underscores", pattern="[A-Za-z_][A-Za-z0-9_]*"),
+        default=(),
+    )
     working_directory: Path | None = doc("Working directory; default is the directory of the file.", default=None)
     marks: Marks = marks()
 
@@ -101,12 +156,18 @@ class App:
 class NetworkNamespace:
     """A network namespace: a router, or a host that runs real services."""
 
-    name: str = doc("Name of the namespace, as ip-netns(8) shows it.")
-    interfaces: tuple[NamespaceInterface, ...] = doc("At least one interface.")
+    name: str = doc("Name of the namespace, as ip-netns(8) shows it.", NAME)
+    interfaces: tuple[NamespaceInterface, ...] = doc(
+        "At least one interface.", Rule(expected="at least one interface", min_items=1)
+    )
     init_scripts: tuple[Path, ...] = doc("Executables run in order inside the namespace before its apps.", default=())
     apps: tuple[App, ...] = doc("Programs that run inside the namespace.", default=())
     routes: tuple[Route, ...] = doc("Routes inside the namespace.", default=())
-    sysctls: tuple[tuple[str, str], ...] = doc("Kernel parameters set inside the namespace (net.* only).", default=())
+    sysctls: tuple[tuple[str, str], ...] = doc(
+        "Kernel parameters set inside the namespace (net.* only).",
+        Rule(expected="a parameter below net, such as net.ipv4.ip_forward", pattern="net([./][A-Za-z0-9_-]+)+"),
+        default=(),
+    )
     directory: Path = field(default=Path("/"), metadata={"internal": True})
     marks: Marks = marks()
 
@@ -118,11 +179,17 @@ class NetworkNamespace:
 class Image:
     """A disk image that volumes start from: a local file or a URL, exactly one of them."""
 
-    name: str = doc("Name that volumes refer to.")
-    url: str = doc("An http(s) URL.", default="")
+    name: str = doc("Name that volumes refer to.", NAME)
+    url: str = doc(
+        "An http(s) URL.", Rule(expected="an http or https URL", pattern="https?://[^\\s/]+(/\\S*)?"), default=""
+    )
     file: Path | None = doc("A local file.", default=None)
     compression: Compression = doc("How the file or download is compressed.", default="")
-    sha256: str = doc("Expected SHA-256 of the file or download as it is served (hexadecimal).", default="")
+    sha256: str = doc(
+        "Expected SHA-256 of the file or download as it is served (hexadecimal).",
+        Rule(expected="64 hexadecimal digits", pattern="[0-9A-Fa-f]{64}"),
+        default="",
+    )
     marks: Marks = marks()
 
 
@@ -130,8 +197,8 @@ class Image:
 class DeviceClass:
     """A place for volumes, such as a fast disk."""
 
-    name: str = doc("Name that volumes refer to.")
-    path: Path = doc("Absolute path of a directory.")
+    name: str = doc("Name that volumes refer to.", NAME)
+    path: Path = doc("Absolute path of a directory.", Rule(absolute=True))
     marks: Marks = marks()
 
 
@@ -142,12 +209,12 @@ class DeviceClass:
 class Smp:
     """CPU topology, as QEMU's -smp option takes it; 0 leaves a part to QEMU."""
 
-    cpus: int = doc("Number of CPUs.", default=0)
-    cores: int = doc("Cores per die.", default=0)
-    threads: int = doc("Threads per core.", default=0)
-    dies: int = doc("Dies per socket.", default=0)
-    sockets: int = doc("Sockets.", default=0)
-    maxcpus: int = doc("Number of CPUs including those that can be plugged in later.", default=0)
+    cpus: int = doc("Number of CPUs.", CPUS, default=0)
+    cores: int = doc("Cores per die.", CPU_PARTS, default=0)
+    threads: int = doc("Threads per core.", CPU_PARTS, default=0)
+    dies: int = doc("Dies per socket.", CPU_PARTS, default=0)
+    sockets: int = doc("Sockets.", CPU_PARTS, default=0)
+    maxcpus: int = doc("Number of CPUs including those that can be plugged in later.", CPU_PARTS, default=0)
     marks: Marks = marks()
 
 
@@ -155,7 +222,11 @@ class Smp:
 class Numa:
     """NUMA topology."""
 
-    nodes: int = doc("Number of NUMA nodes that CPUs and memory are spread over.", default=0)
+    nodes: int = doc(
+        "Number of NUMA nodes that CPUs and memory are spread over.",
+        Rule(expected="0 to 128 (QEMU's limit)", minimum=0, maximum=128),
+        default=0,
+    )
     marks: Marks = marks()
 
 
@@ -173,7 +244,7 @@ class Smbios:
 class VolumeBase:
     """What all kinds of volumes share."""
 
-    name: str = doc("Name of the volume, unique in its node.")
+    name: str = doc("Name of the volume, unique in its node.", NAME)
     cache: Cache = doc("Cache mode of the drive.", default="none")
     device_class: str = doc("The DeviceClass that the volume is stored on.", default="")
     marks: Marks = marks()
@@ -186,7 +257,7 @@ class ImageVolume(VolumeBase):
     kind: Literal["image"] = "image"
     image: str = doc("The Image to start from.")
     copy_on_write: bool = doc("Store only what differs from the image.", default=False)
-    size: str = doc("Grow the disk to this size, such as 20G.", default="")
+    size: str = doc("Grow the disk to this size, such as 20G.", DISK_SIZE, default="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +274,7 @@ class RawVolume(VolumeBase):
     """An empty disk."""
 
     kind: Literal["raw"] = "raw"
-    size: str = doc("Size of the disk, such as 10G.")
+    size: str = doc("Size of the disk, such as 10G.", DISK_SIZE)
     format: Literal["qcow2", "raw"] = doc("Format of the file that holds it.", default="qcow2")
 
 
@@ -212,7 +283,7 @@ class HostPathVolume(VolumeBase):
     """A directory of the host, shared over 9p; the volume's name is the mount tag."""
 
     kind: Literal["hostPath"] = "hostPath"
-    path: Path = doc("Absolute path of the directory; made if it is missing.")
+    path: Path = doc("Absolute path of the directory; made if it is missing.", Rule(absolute=True))
     writable: bool = doc("Let the guest write to it.", default=False)
 
 
@@ -223,17 +294,28 @@ Volume = ImageVolume | LocaldsVolume | RawVolume | HostPathVolume
 class Node:
     """A virtual machine."""
 
-    name: str = doc("Name of the node.")
+    name: str = doc("Name of the node.", NAME)
     interfaces: tuple[str, ...] = doc(
         "Networks (or existing bridges) that its NICs are attached to, in order.", default=()
     )
     volumes: tuple[Volume, ...] = doc("Disks and shared directories, in order.", default=())
     ignition: Path | None = doc("Ignition file handed to the guest by fw_cfg.", default=None)
-    cpu: int | None = doc("Number of CPUs; the short form of smp.", default=None)
+    cpu: int | None = doc("Number of CPUs; the short form of smp.", CPUS, default=None)
     smp: Smp | None = doc("CPU topology; either this or cpu.", default=None)
-    memory: str = doc("Memory as QEMU's -m option takes it, such as 2G; a plain number is MiB.", default="")
+    memory: str = doc(
+        "Memory as QEMU's -m option takes it, such as 2G; a plain number is MiB.",
+        Rule(
+            expected="an amount such as 2G, 1.5G or 2048M (1024s; a plain number is MiB)",
+            pattern="[0-9]+[BbKkMmGgTt]?|[0-9]+[.][0-9]+[KkMmGgTt]",
+        ),
+        default="",
+    )
     numa: Numa = doc("NUMA topology.", default=Numa())
-    network_device_queue: int = doc("Queues per NIC; more than 1 enables multiqueue.", default=0)
+    network_device_queue: int = doc(
+        "Queues per NIC; more than 1 enables multiqueue.",
+        Rule(expected="0 to 256 (the limit of a tap, MAX_TAP_QUEUES)", minimum=0, maximum=256),
+        default=0,
+    )
     uefi: bool = doc("Boot with UEFI firmware instead of a BIOS.", default=False)
     tpm: bool = doc("Give the node a TPM 2.0.", default=False)
     smbios: Smbios = doc("System information that the guest sees.", default=Smbios())
