@@ -13,6 +13,14 @@ from .names import app_unit, init_unit, slice_unit
 from .resources import Key, UnitResource
 from .unit import Property, Unit, Value, command
 
+FRAGILE = frozenset("$;`")
+"""What systemd 252 garbles in the commands of transient units when `systemctl daemon-reload` has it read them again."""
+
+DECODE_AND_RUN = """\
+import os, sys, urllib.parse
+argv = [urllib.parse.unquote_to_bytes(word) for word in sys.argv[1:]]
+os.execvp(argv[0], argv)"""
+
 NETNS_DIRECTORY = Path("/run/netns")
 """Where ip-netns(8) keeps named network namespaces."""
 
@@ -101,7 +109,18 @@ def _app(cluster: Cluster, namespace: NetworkNamespace, app: App) -> UnitResourc
 def _argv(namespace: NetworkNamespace, app: App) -> tuple[str, ...]:
     """The command; a program with a slash is relative to the file's directory, one without is looked up by systemd."""
     program, *arguments = app.command
-    return (str(namespace.directory / program) if "/" in program else program, *arguments)
+    return _sturdy((str(namespace.directory / program) if "/" in program else program, *arguments))
+
+
+def _sturdy(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """A command that is the same after `systemctl daemon-reload`, when Restart= runs it again.
+
+    One with a FRAGILE character is percent-encoded, and decoded by the process that it then replaces.
+    """
+    if FRAGILE.isdisjoint("".join(argv)):
+        return argv
+    codes = {ord(character): f"%{ord(character):02X}" for character in {"%", *FRAGILE}}
+    return ("/usr/bin/python3", "-I", "-c", DECODE_AND_RUN, *(word.translate(codes) for word in argv))
 
 
 def _restart(app: App) -> tuple[Property, ...]:

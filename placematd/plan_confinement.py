@@ -12,6 +12,15 @@ from .unit import Property, Value
 
 MS_REC = 1 << 14  # linux/mount.h: bind what is mounted below, too
 
+CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID = (1 << bit for bit in range(5))
+"""linux/capability.h"""
+
+READ_ANY = CAP_DAC_READ_SEARCH
+WRITE_ANY = CAP_CHOWN | CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH | CAP_FOWNER | CAP_FSETID
+
+CONFIGURATION = (Path("/boot"), Path("/etc"), Path("/var"))
+"""Where a host keeps what not everybody may read, besides home directories."""
+
 STRANGE_SYSTEM_CALLS = (
     "@clock",
     "@cpu-emulation",
@@ -31,15 +40,16 @@ def bind(path: Path) -> Value:
     return (str(path), str(path), False, MS_REC)
 
 
-def unprivileged(cluster: str) -> tuple[Property, ...]:
-    """For every process of a node: the user without privileges, the slice, no capability, a file system to read."""
+def unprivileged(cluster: str, capabilities: int = 0) -> tuple[Property, ...]:
+    """For every process of a node: the slice, the user, a file system to read, no capability but these."""
     return (
         ("Slice", slice_unit(cluster)),
         ("User", QEMU_USER),
         ("Group", QEMU_USER),
         ("UMask", 0o077),
         ("NoNewPrivileges", True),
-        ("CapabilityBoundingSet", 0),
+        ("CapabilityBoundingSet", capabilities),
+        *((("AmbientCapabilities", capabilities),) if capabilities else ()),
         ("ProtectSystem", "strict"),
         ("ProtectHome", "tmpfs"),
         ("PrivateTmp", True),
@@ -82,6 +92,15 @@ def volumes_view(volumes: tuple[VolumeFile, ...]) -> tuple[set[Path], set[Path]]
     writable = {volume.path.parent for volume in files} | {share.path for share in shares if share.writable}
     bases = {volume.base for volume in files if volume.form == "cow" and volume.base}
     return writable, bases | {share.path for share in shares if not share.writable}
+
+
+def share_capabilities(volumes: tuple[VolumeFile, ...]) -> int:
+    """What QEMU needs so that a guest's root is root in a shared directory, as when placemat v2 ran QEMU as root.
+
+    With it, QEMU must not see CONFIGURATION.
+    """
+    writable = {volume.writable for volume in volumes if volume.form == "directory"}
+    return WRITE_ANY if True in writable else READ_ANY if writable else 0
 
 
 def volume_roots(volumes: tuple[VolumeFile, ...]) -> set[Path]:

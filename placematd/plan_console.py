@@ -11,18 +11,19 @@ from .plan_confinement import hidden, unprivileged
 from .resources import UnitResource
 from .unit import Unit, command
 
-PLAIN_TEXT = "; ".join(
-    (
-        r"s#\x1b\[[0-9;]*[Hf]#\n#g",  # the cursor goes to another place: another line
-        r"s#\x1b\[[0-?]*[ -/]*[@-~]##g",  # other control sequences: colours, erasing (ECMA-48 5.4)
-        r"s#\x1b[]PX^_][^\x07\x1b]*(\x07|\x1b\\)?##g",  # control strings: window titles
-        r"s#\x1b[ -/]*[0-~]?##g",  # other escape sequences
-        r"s#[ \t\r\x08]+$##",
-        r"s#[\r\x08]( *[\r\x08])*#\n#g",  # a line that is overwritten becomes several
-        r"s#[\x00-\x08\x0b-\x1f\x7f]##g",
-    )
+PLAIN_TEXT = (
+    r"s#\x1b\[[0-9\x3b]*[Hf]#\n#g",  # the cursor goes to another place: another line
+    r"s#\x1b\[[0-?]*[ -/]*[@-~]##g",  # other control sequences: colours, erasing (ECMA-48 5.4)
+    r"s#\x1b[]PX^_][^\x07\x1b]*(\x07|\x1b\\)?##g",  # control strings: window titles
+    r"s#\x1b[ -/]*[0-~]?##g",  # other escape sequences
+    r"s#[ \t\r\x08]+\'##",  # \' is the end
+    r"s#[\r\x08]( *[\r\x08])*#\n#g",  # a line that is overwritten becomes several
+    r"s#[\x00-\x08\x0b-\x1f\x7f]##g",
 )
-"""A sed(1) script (-E, in the C locale) that turns what a terminal understands into lines of a log."""
+"""Expressions of sed(1) (-E, in the C locale) that turn what a terminal understands into lines of a log.
+
+Without dollar signs and semicolons: see `plan_apps.FRAGILE`.
+"""
 
 
 def console_unit_of(cluster: Cluster, node: Node, settings: Settings) -> UnitResource:
@@ -50,12 +51,13 @@ def console_unit_of(cluster: Cluster, node: Node, settings: Settings) -> UnitRes
 
 
 def _filter(cluster: Cluster, node: Node, settings: Settings) -> Unit:
+    expressions = (f"--expression={expression}" for expression in PLAIN_TEXT)
     return Unit(
         console_unit(cluster.name, node.name),
         (
             ("Description", f"Console of node {node.name} of cluster {cluster.name}"),
             ("Type", "exec"),
-            ("ExecStart", (command("/usr/bin/sed", "--unbuffered", "--regexp-extended", PLAIN_TEXT),)),
+            ("ExecStart", (command("/usr/bin/sed", "--unbuffered", "--regexp-extended", *expressions),)),
             ("Environment", ("LC_ALL=C",)),
             ("StandardInput", "socket"),
             ("SyslogIdentifier", node.name),

@@ -17,7 +17,7 @@ ROUTER_SYSCTLS = (
     ("net.ipv4.conf.default.rp_filter", "0"),
     ("net.ipv4.conf.all.rp_filter", "0"),
 )
-"""Set in every network namespace before the user's: it forwards, also where the way back is another one."""
+"""Set in every network namespace where its file says nothing else: it forwards, also where the way back is another."""
 
 
 def sysctls(cluster: Cluster) -> Iterator[Sysctl]:
@@ -103,7 +103,7 @@ def namespaces(cluster: Cluster, host: Host) -> Iterator[Netns]:
                 for index, interface in enumerate(namespace.interfaces)
             ),
             init_scripts=namespace.init_scripts,
-            sysctls=ROUTER_SYSCTLS + namespace.sysctls,
+            sysctls=tuple((dict(ROUTER_SYSCTLS) | dict(namespace.sysctls)).items()),
             routes=tuple((route.to, str(route.via)) for route in namespace.routes),
         )
 

@@ -12,7 +12,16 @@ from .names import NodePaths, console_unit, default_serial, mac_address, node_pa
 from .names import node_unit as node_unit_name
 from .names import tpm_unit as tpm_unit_name
 from .plan_apps import SECOND
-from .plan_confinement import devices, hidden, unprivileged, visible, volume_roots, volumes_view
+from .plan_confinement import (
+    CONFIGURATION,
+    devices,
+    hidden,
+    share_capabilities,
+    unprivileged,
+    visible,
+    volume_roots,
+    volumes_view,
+)
 from .plan_console import journal_fields
 from .plan_network import bridge_keys
 from .plan_volumes import efivars, firmware, node_volumes, tpm_state, volume_file
@@ -185,7 +194,7 @@ def node_unit(cluster: Cluster, node: Node, host: Host, settings: Settings) -> U
             *_credentials(node),
             *_view(machine.paths, volumes, settings),
             *devices(host),
-            *unprivileged(cluster.name),
+            *unprivileged(cluster.name, share_capabilities(volumes)),
         ),
     )
     return UnitResource(
@@ -256,7 +265,7 @@ def _view(paths: NodePaths, volumes: tuple[VolumeFile, ...], settings: Settings)
     return (
         ("RuntimeDirectory", (_below_run(paths.directory),)),
         ("RuntimeDirectoryMode", 0o700),
-        hidden(settings, *volume_roots(volumes)),
+        hidden(settings, *volume_roots(volumes), *(CONFIGURATION if share_capabilities(volumes) else ())),
         *visible(writable, readable),
     )
 

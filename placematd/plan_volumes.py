@@ -28,7 +28,7 @@ def cached_images(cluster: Cluster, host: Host, settings: Settings) -> Iterator[
                 url=image.url,
                 file=image.file,
                 compression=image.compression,
-                sha256=image.sha256,
+                sha256=image.sha256.lower(),
             )
 
 

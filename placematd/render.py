@@ -12,6 +12,7 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 SHOWN = frozenset(
     {
+        "AmbientCapabilities",
         "After",
         "BindPaths",
         "BindReadOnlyPaths",
@@ -86,7 +87,7 @@ def _inputs(resource: Resource) -> Iterator[str]:
 
 
 def _mtu(mtu: int | None) -> str:
-    return f"mtu {mtu or 'of the kernel'}"
+    return f"mtu {mtu or 'default'}"
 
 
 def _netns(netns: Netns) -> Iterator[str]:

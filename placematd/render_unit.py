@@ -13,8 +13,15 @@ UNIT_SECTION = frozenset(
 )
 OCTAL = frozenset({"RuntimeDirectoryMode", "SocketMode", "UMask"})
 
-CAPABILITIES = {22: "CAP_SYS_BOOT"}
-"""Bit -> name, of the capabilities that our units take away one by one (linux/capability.h)."""
+CAPABILITIES = {
+    0: "CAP_CHOWN",
+    1: "CAP_DAC_OVERRIDE",
+    2: "CAP_DAC_READ_SEARCH",
+    3: "CAP_FOWNER",
+    4: "CAP_FSETID",
+    22: "CAP_SYS_BOOT",
+}
+"""Bit -> name, of the capabilities that our units give or take away one by one (linux/capability.h)."""
 
 
 def unit_file(unit: Unit, shown: Callable[[str], bool] = lambda _: True) -> Iterator[str]:
@@ -66,7 +73,7 @@ def _text(name: str, value: Value) -> str:
         return f"{_number(value) / 1_000_000:g}s"
     if name in OCTAL:
         return f"{_number(value):04o}"
-    if name == "CapabilityBoundingSet":
+    if name in ("AmbientCapabilities", "CapabilityBoundingSet"):
         return _capabilities(_number(value))
     if name == "RestrictNamespaces":
         return "yes" if value == 0 else str(value)
@@ -90,9 +97,11 @@ def _binding(element: Value) -> str:
 
 
 def _capabilities(mask: int) -> str:
-    """Nothing, or all but the ones that are missing."""
-    missing = [bit for bit in range(64) if not mask >> bit & 1]
-    return "" if mask == 0 else "~" + " ".join(CAPABILITIES.get(bit, f"capability {bit}") for bit in missing)
+    """The shorter of the ones that are in the mask and, after a "~", the ones that are not."""
+    given = [bit for bit in range(64) if mask >> bit & 1]
+    missing = [bit for bit in range(64) if bit not in given]
+    sign, bits = ("", given) if len(given) <= len(missing) else ("~", missing)
+    return sign + " ".join(CAPABILITIES.get(bit, f"capability {bit}") for bit in bits)
 
 
 def _items(value: Value) -> tuple[Value, ...]:

@@ -223,12 +223,17 @@ def test_a_bridge_of_the_host_is_used_and_not_made() -> None:
     assert (tap.bridge, tap.needs) == ("docker0", ())
 
 
-def test_user_sysctls_come_after_the_routers() -> None:
-    namespace = replace(BOOT, sysctls=(("net.ipv4.ip_forward", "0"),))
+def test_user_sysctls_win() -> None:
+    namespace = replace(BOOT, sysctls=(("net.ipv4.ip_forward", "0"), ("net.ipv4.tcp_ecn", "1")))
     (netns,) = of_kind(planned(namespaces=(namespace,)), "netns")
     assert isinstance(netns, Netns)
-    assert netns.sysctls[0] == ("net.ipv4.ip_forward", "1")
-    assert netns.sysctls[-1] == ("net.ipv4.ip_forward", "0")
+    assert dict(netns.sysctls) == {
+        "net.ipv4.ip_forward": "0",
+        "net.ipv6.conf.all.forwarding": "1",
+        "net.ipv4.conf.default.rp_filter": "0",
+        "net.ipv4.conf.all.rp_filter": "0",
+        "net.ipv4.tcp_ecn": "1",
+    }
 
 
 def test_mac_addresses_differ_between_a_node_and_a_namespace_of_one_name() -> None:
@@ -264,10 +269,20 @@ def test_program_of_an_app(program: str, expected: str) -> None:
 
 
 def test_an_app_gets_its_arguments_as_written() -> None:
-    words = ("sh", "-c", "for i in $* ${HOME} $$; do echo %n; done")
-    app = app_unit(App(name="a", command=words))
-    assert exec_argv(app) == words
-    assert app.get("ExecStart") == (("sh", ("sh", "-c", "for i in $$* $${HOME} $$$$; do echo %n; done"), False),)
+    words = ("printf", "%s,", "$HOME $$ `id`; é", "%24", "")
+    argv = exec_argv(app_unit(App(name="a", command=words)))
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "$HOME $$ `id`; é,%24,,"
+
+
+def test_no_command_holds_what_systemd_garbles_on_reload() -> None:
+    apps = (App(name="a", command=("sh", "-c", "a; b $c `d`")), App(name="b", command=("sh", "-c", "%n 'x' \"y\"")))
+    a_plan = planned(namespaces=(replace(BOOT, apps=apps),))
+    for resource in a_plan.resources:
+        if isinstance(resource, UnitResource):
+            for part in (resource.unit, *resource.unit.auxiliaries):
+                assert set("$;`").isdisjoint("".join(exec_argv(part)))
+    assert exec_argv(unit(a_plan, "placemat-dc-app-boot-b.service")) == apps[1].command
 
 
 def test_app_units_wait_for_scripts_and_for_each_other() -> None:
@@ -400,7 +415,7 @@ def test_qemu_sees_its_own_files_only() -> None:
         assert isinstance(value, tuple)
         return {item[0] for item in value if isinstance(item, tuple)}
 
-    assert paths("TemporaryFileSystem") == {"/run/placemat", "/var/lib/placemat"}
+    assert paths("TemporaryFileSystem") == {"/run/placemat", "/var/lib/placemat", "/boot", "/etc", "/var"}
     assert paths("BindPaths") == {
         "/run/placemat/dc/log/worker-1",
         "/run/placemat/dc/node/worker-1",
@@ -418,12 +433,20 @@ def test_a_writable_share_is_bound_writable() -> None:
     assert bound.get("BindReadOnlyPaths") is None
 
 
+@pytest.mark.parametrize(("writable", "bits"), [((False,), {2}), ((False, True), {0, 1, 2, 3, 4})])
+def test_guests_root_is_root_in_what_it_shares_and_sees_no_secrets(writable: tuple[bool, ...], bits: set[int]) -> None:
+    volumes = tuple(HostPathVolume(name=f"s{i}", path=Path(f"/srv/{i}"), writable=w) for i, w in enumerate(writable))
+    node = unit(bare(Node(name="n", cpu=1, volumes=volumes)), "placemat-dc-node-n.service")
+    assert node.get("AmbientCapabilities") == node.get("CapabilityBoundingSet") == sum(1 << bit for bit in bits)
+    assert ("/etc", "ro") in (node.get("TemporaryFileSystem") or ())  # type: ignore[operator]
+
+
 def test_qemu_has_no_privileges() -> None:
-    for name in ("node-worker-1.service", "node-worker-2.service"):
-        node = unit(PLAN, f"placemat-dc-{name}")
-        assert (node.get("User"), node.get("Group")) == (QEMU_USER, QEMU_USER)
-        assert node.get("CapabilityBoundingSet") == 0
-        assert node.get("NoNewPrivileges") is True
+    node = unit(PLAN, "placemat-dc-node-worker-2.service")
+    assert (node.get("User"), node.get("Group")) == (QEMU_USER, QEMU_USER)
+    assert node.get("CapabilityBoundingSet") == 0
+    assert node.get("AmbientCapabilities") is None
+    assert node.get("NoNewPrivileges") is True
     for socket in ("console-worker-1.socket", "tpm-worker-1.socket"):
         (service,) = unit(PLAN, f"placemat-dc-{socket}").auxiliaries
         assert service.get("User") == QEMU_USER
@@ -493,7 +516,7 @@ def test_all_units_are_in_the_slice_of_the_cluster() -> None:
 def test_console_text_for_the_journal(raw: bytes, lines: list[str]) -> None:
     (service,) = unit(PLAN, "placemat-dc-console-worker-1.socket").auxiliaries
     argv = exec_argv(service)
-    assert PLAIN_TEXT in argv
+    assert argv[3:] == tuple(f"--expression={expression}" for expression in PLAIN_TEXT)
     done = subprocess.run(argv, input=raw, capture_output=True, env={"LC_ALL": "C"}, check=True)
     assert [line for line in done.stdout.decode().split("\n") if line.strip(" ")] == lines
 
@@ -521,7 +544,7 @@ def test_json_has_everything() -> None:
         PLAN.resources[-2].digest,
     )
     properties = node["unit"]["properties"]  # type: ignore[index,call-overload]
-    assert properties["CapabilityBoundingSet"] == 0  # type: ignore[index,call-overload]
+    assert properties["CapabilityBoundingSet"] == 1 << 2  # type: ignore[index,call-overload]
     assert properties["RestrictAddressFamilies"] == [True, ["AF_UNIX"]]  # type: ignore[index,call-overload]
     nodes = document["nodes"]
     assert isinstance(nodes, list)
