@@ -1,11 +1,13 @@
 """Bridges, network namespaces and taps, as ip(8) and ping(8) see them."""
 
+import asyncio
 import contextlib
 import errno
 import fcntl
 import os
 import pwd
 import struct
+import subprocess
 import threading
 import time
 from ipaddress import ip_interface
@@ -604,3 +606,53 @@ def test_bridges_of_the_host_are_known(private_net):
     Bridges().create(bridge("mine"), "c")
     Bridges().create(bridge("theirs"), "d")
     assert observe_host(Settings(cluster="c"), Cluster(name="c")).bridges == {"docker0", "theirs"}
+
+
+# -- as they are used -------------------------------------------------------------------------------------------------
+
+OPEN_QUEUE = """
+import fcntl, os, struct
+descriptor = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", b"pmt-a", 0x2 | 0x1000 | 0x4000))
+"""
+
+
+@pytest.mark.skipif(not uid_is_mapped(65534), reason="needs a second user")
+def test_only_its_user_may_open_a_tap(private_net, taps):
+    """So QEMU needs no capability, and no other user can join the network."""
+    private_net.sh("mount", "-t", "tmpfs", "none", "/dev/net")
+    private_net.sh("mknod", "-m", "0666", "/dev/net/tun", "c", "10", "200")
+    Bridges().create(bridge(), "c")
+    taps.create(tap(), "c")
+    for uid, allowed in ((pwd.getpwnam(USER).pw_uid, True), (1, False)):
+        argv = ["setpriv", f"--reuid={uid}", "--clear-groups", "/usr/bin/python3", "-c", OPEN_QUEUE]
+        done = subprocess.run(argv, text=True, capture_output=True, timeout=60)
+        assert (done.returncode == 0) is allowed, done.stderr
+        assert allowed or "Operation not permitted" in done.stderr
+
+
+def test_host_with_ipv6_switched_off(private_net):
+    """Spec section 10 C3: IPv4 works, an IPv6 address is refused with a reason and leaves nothing."""
+    private_net.sh("sysctl", "-w", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+    Bridges().create(bridge("net0", "10.0.0.1/24"), "c")
+    Namespaces().create(netns(veth(0, "net0", "10.0.0.2/24")), "c")
+    assert private_net.ping("r1", "10.0.0.1")
+    with pytest.raises(StepError, match=r"add address fd00::1/64: .*is IPv6 switched off"):
+        Bridges().create(bridge("net6", "fd00::1/64"), "c")
+    assert "net6" not in private_net.links()
+
+
+def test_adapters_work_beside_a_running_event_loop(private_net):
+    """As placematd calls them: from worker threads (pyroute2 0.9 has an event loop of its own)."""
+
+    async def main() -> None:
+        await asyncio.to_thread(Bridges().create, bridge(), "c")
+        spaces = [netns(veth(0, "net0", ns=f"n{number}"), name=f"n{number}") for number in range(8)]
+        await asyncio.gather(*(asyncio.to_thread(Namespaces().create, space, "c") for space in spaces))
+        marks = await asyncio.to_thread(Namespaces().observe, "c")
+        assert {mark.name for mark in marks} == {f"n{number}" for number in range(8)}
+        await asyncio.gather(*(asyncio.to_thread(Namespaces().remove, mark) for mark in marks))
+
+    asyncio.run(main())
+    assert private_net.namespaces() == set()
+    assert not [name for name in private_net.links() if name.startswith("pmv-")]
