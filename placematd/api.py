@@ -30,6 +30,7 @@ from .errors import InvalidCluster, NotFound, PlacematError, TimedOut, WrongStat
 from .events import Events
 from .forward import parse
 from .forwards import Forwards
+from .relay import relay
 
 log = logging.getLogger("placematd")
 
@@ -44,7 +45,6 @@ STATUSES: Sequence[tuple[type[Exception], int]] = (
 )
 
 MAX_BODY_BYTES = 64 * 1024
-CONSOLE_CHUNK_BYTES = 4096
 
 
 @dataclass(frozen=True)

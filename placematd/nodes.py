@@ -57,7 +57,7 @@ class NodeControl:
         self.plan = plan
         self.bmc_address: str | None = None
         self.console = ConsoleHub(plan.paths.console)
-        self._guest = GuestChannel(plan.paths.guest, lambda line: on_line(plan.name, line))
+        self._guest = GuestChannel(plan.paths.guest, lambda line: on_line(plan.name, line), self._misbehaves)
         self._events = events
         self._start_units, self._end_qemu = start_units, end_qemu
         self._monitor: QmpClient | None = None
@@ -99,7 +99,7 @@ class NodeControl:
                 )
             try:
                 self._monitor = await QmpClient.connect(self.plan.paths.qmp, timeout_seconds=deadline - loop.time())
-            except (OSError, StepError) as error:
+            except StepError as error:
                 if loop.time() >= deadline:
                     raise TimedOut(f"connect to the monitor of node {self.plan.name}", str(error)) from error
                 await self._pause(0.05)
@@ -164,6 +164,9 @@ class NodeControl:
         finally:
             self._transition = None
             self._tell(f"power {self.power}")
+
+    def _misbehaves(self, what: str) -> None:
+        self._events.publish("warning", f"node {self.plan.name}: {what}", node=self.plan.name)
 
     def _tell(self, what: str) -> None:
         name = self.plan.name

@@ -24,7 +24,7 @@ from .events import Events
 from .facts import Host, Settings
 from .forwards import Forwards
 from .guest import check_address, parse_address
-from .host import observe_host
+from .host import missing_tools, observe_host
 from .models import Cluster
 from .names import slice_unit
 from .nodes import NodeControl, unit_state
@@ -147,6 +147,8 @@ class Service:
         host = await asyncio.to_thread(observe_host, settings, cluster)
         for warning in warnings:
             self.events.publish("warning", str(warning))
+        if missing := missing_tools(cluster):
+            raise PlacematError("\n".join(map(str, missing)))
         if cluster.nodes:
             self.events.publish("state", f"accelerator {host.accelerator}: {host.accelerator_reason}")
         return Wanted(cluster, warnings, host, planning.plan(cluster, host, settings))
