@@ -11,7 +11,7 @@ from pathlib import Path
 from .models import App, Cluster, NetworkNamespace
 from .names import app_unit, init_unit, slice_unit
 from .resources import Key, UnitResource
-from .unit import Property, Unit, Value, command
+from .unit import Property, Unit, command
 
 FRAGILE = frozenset("$;`")
 """What systemd 252 garbles in the commands of transient units when `systemctl daemon-reload` has it read them again."""
@@ -20,6 +20,9 @@ DECODE_AND_RUN = """\
 import os, sys, urllib.parse
 argv = [urllib.parse.unquote_to_bytes(word) for word in sys.argv[1:]]
 os.execvp(argv[0], argv)"""
+
+JOURNAL_SOCKETS = ("/run/systemd/journal/dev-log", "/run/systemd/journal/socket")
+"""Where syslog(3) (/dev/log) and sd_journal_print(3) send what they log: all that apps see of /run/systemd."""
 
 NETNS_DIRECTORY = Path("/run/netns")
 """Where ip-netns(8) keeps named network namespaces."""
@@ -140,12 +143,11 @@ def _restart(app: App) -> tuple[Property, ...]:
 
 def _surroundings(cluster: Cluster, namespace: NetworkNamespace) -> tuple[Property, ...]:
     """Where a process of the namespace runs, and what it does not see of the host."""
-    bind: Value = (("/dev/null", "/dev/console", True, 0),)
     return (
         ("Slice", slice_unit(cluster.name)),
         ("NetworkNamespacePath", str(NETNS_DIRECTORY / namespace.name)),
         ("TemporaryFileSystem", (("/run/systemd", "ro"),)),
-        ("BindPaths", bind),
+        ("BindPaths", (("/dev/null", "/dev/console", True, 0), *((path, path, True, 0) for path in JOURNAL_SOCKETS))),
         ("CapabilityBoundingSet", ALL_CAPABILITIES & ~CAP_SYS_BOOT),
         ("KillMode", "control-group"),
         ("TimeoutStopUSec", STOP_TIMEOUT_SECONDS * SECOND),

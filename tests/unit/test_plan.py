@@ -302,6 +302,21 @@ def test_app_settings() -> None:
     assert app.get("NetworkNamespacePath") == "/run/netns/ns"
 
 
+def test_apps_see_syslog_and_nothing_else_of_systemd() -> None:
+    app = app_unit(App(name="a", command=("x",)))
+    assert app.get("TemporaryFileSystem") == (("/run/systemd", "ro"),)
+    bound = app.get("BindPaths")
+    assert isinstance(bound, tuple)
+    assert [item[:3] for item in bound if isinstance(item, tuple)] == [
+        ("/dev/null", "/dev/console", True),
+        ("/run/systemd/journal/dev-log", "/run/systemd/journal/dev-log", True),
+        ("/run/systemd/journal/socket", "/run/systemd/journal/socket", True),
+    ]
+    capabilities = app.get("CapabilityBoundingSet")
+    assert isinstance(capabilities, int)
+    assert capabilities ^ (1 << 64) - 1 == 1 << 22, "all but CAP_SYS_BOOT"
+
+
 def test_root_is_no_setting() -> None:
     assert app_unit(App(name="a", command=("x",))).get("User") is None
 
