@@ -1,0 +1,184 @@
+"""What guests say to placemat: lines written to /dev/virtio-ports/placemat, each the address of the node's BMC.
+
+A guest is not trusted. It may send no line end, binary rubbish, or lines without end: memory and journal stay bounded,
+and a guest that floods is read slowly.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+from .chardev import Chardev
+from .errors import PlacematError
+from .models import Cluster, IPAddress, IPInterface
+
+LINE_BYTES = 256
+READ_BYTES = 4096
+BURST_LINES = 10
+LINES_PER_SECOND = 1.0
+PAUSE_SECONDS = 1.0
+"""How long a guest that sends too much is not read: what it writes then waits in the guest."""
+
+REPORT_SECONDS = 60.0
+"""How often, at most, the same misbehaviour is reported."""
+
+log = logging.getLogger("placematd")
+
+
+class Lines:
+    """Cuts a stream into lines of at most `LINE_BYTES` bytes; of an overlong one nothing is kept."""
+
+    def __init__(self) -> None:
+        self._partial = bytearray()
+        self._skipping = False
+
+    @property
+    def skipping(self) -> bool:
+        """Whether the stream is inside a line that is too long."""
+        return self._skipping
+
+    def feed(self, data: bytes) -> Iterator[bytes | None]:
+        """The lines that `data` completes, without their ends; None as soon as a line has become too long."""
+        *complete, rest = data.split(b"\n")
+        for piece in complete:
+            yield from self._append(piece)
+            if not self._skipping:
+                yield bytes(self._partial.removesuffix(b"\r"))
+            self._partial.clear()
+            self._skipping = False
+        yield from self._append(rest)
+
+    def _append(self, piece: bytes) -> Iterator[None]:
+        if self._skipping:
+            return
+        if len(self._partial) + len(piece) <= LINE_BYTES:
+            self._partial += piece
+            return
+        self._skipping = True
+        self._partial.clear()
+        yield None
+
+
+class Allowance:
+    """A token bucket: `burst` at once, `per_second` in the long run; the clock counts seconds."""
+
+    def __init__(self, burst: float, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._burst, self._per_second, self._clock = burst, per_second, clock
+        self._left, self._then = burst, clock()
+
+    def take(self) -> bool:
+        """Whether one more is allowed now."""
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._then) * self._per_second)
+        self._then = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class GuestChannel:
+    """The host end of a node's /dev/virtio-ports/placemat; `on_line` is called in the event loop with each line.
+
+    `report` is called with what the guest does wrong, at most once a minute each.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        on_line: Callable[[bytes], None],
+        report: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._on_line = path, on_line
+        self._report_to, self._clock = report or self._log, clock
+        self._chardev = Chardev(path, self._on_data, lambda reason: None, READ_BYTES)
+        self._lines = Lines()
+        self._allowance = Allowance(BURST_LINES, LINES_PER_SECOND, clock)
+        self._reported: dict[str, float] = {}
+
+    def attach(self) -> None:
+        """QEMU runs: connect, in the background, unless connected."""
+        self._chardev.attach()
+
+    async def detach(self) -> None:
+        """Let go of QEMU; when this returns, `on_line` is not called any more."""
+        await self._chardev.detach()
+        self._lines = Lines()
+
+    async def _on_data(self, data: bytes) -> None:
+        flooded = False
+        for line in self._lines.feed(data):
+            if line is None:
+                self._report(f"the guest sent a line of more than {LINE_BYTES} bytes, which is ignored")
+            elif self._allowance.take():
+                self._on_line(line)
+            else:
+                self._report(f"the guest sends more than {LINES_PER_SECOND:g} lines a second; some are ignored")
+                flooded = True
+        if flooded or self._lines.skipping:
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def _report(self, problem: str) -> None:
+        now = self._clock()
+        if now - self._reported.get(problem, -REPORT_SECONDS) >= REPORT_SECONDS:
+            self._reported[problem] = now
+            self._report_to(problem)
+
+    def _log(self, problem: str) -> None:
+        log.warning("%s: %s", self._path, problem)
+
+
+def parse_address(line: bytes) -> IPAddress:
+    """The address in a line that a guest wrote; raises ValueError with a reason that is safe to print."""
+    try:
+        text = line.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"{line[:40]!r} is not ASCII text") from None
+    if not text:
+        raise ValueError("the line is empty")
+    if "%" in text:
+        raise ValueError(f"{text[:40]!r} has a zone, which means nothing outside the guest")
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not an IP address") from None
+
+
+def check_address(address: IPAddress, cluster: Cluster, taken: Mapping[str, str]) -> None:
+    """Raise PlacematError unless a BMC can have the address; `taken` maps addresses of other BMCs to their nodes."""
+    bmc_addresses = [item for network in cluster.networks if network.type == "bmc" for item in network.all_addresses]
+    if not bmc_addresses:
+        raise PlacematError(f"{address}: the cluster has no network of type bmc with an address")
+    subnets = [item.network for item in bmc_addresses if address in item.network]
+    if not subnets:
+        expected = ", ".join(str(item.network) for item in bmc_addresses)
+        raise PlacematError(f"{address}: not in a network of type bmc (expected one of {expected})")
+    for subnet in subnets:
+        if subnet.prefixlen < subnet.max_prefixlen - 1:
+            if address == subnet.network_address:
+                raise PlacematError(f"{address}: this is the address of the network {subnet} itself")
+            if address.version == 4 and address == subnet.broadcast_address:
+                raise PlacematError(f"{address}: this is the broadcast address of {subnet}")
+    if user := _user_of(address, cluster) or _node_text(taken.get(str(address))):
+        raise PlacematError(f"{address}: used by {user} already")
+
+
+def _user_of(address: IPAddress, cluster: Cluster) -> str:
+    """Who in the cluster file has an address, or ""."""
+    users: list[tuple[str, tuple[IPInterface, ...]]] = [
+        *((f"the bridge of network {network.name}", network.all_addresses) for network in cluster.networks),
+        *(
+            (f"network namespace {namespace.name}", interface.addresses)
+            for namespace in cluster.namespaces
+            for interface in namespace.interfaces
+        ),
+    ]
+    return next((user for user, addresses in users if address in (item.ip for item in addresses)), "")
+
+
+def _node_text(node: str | None) -> str:
+    return f"the BMC of node {node}" if node else ""
