@@ -11,6 +11,7 @@ from placematd.errors import PlacematError
 from .clusters import Places
 from .commands import logs, netns, node, read, status, updown
 from .errors import EXIT_STATUS_HELP, exit_status
+from .sandbox.command import CONTEXT_SETTINGS, sandbox_command
 from .session import Commands, Session
 
 
@@ -76,12 +77,7 @@ app.command()(status.reload)
 app.add_typer(node.app, name="node")
 app.add_typer(netns.app, name="netns")
 app.command()(logs.logs)
-try:
-    from .sandbox.command import sandbox_command
-
-    app.command("sandbox", context_settings={"allow_interspersed_args": False})(sandbox_command)
-except ImportError:
-    pass
+app.command("sandbox", context_settings=CONTEXT_SETTINGS)(sandbox_command)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from placematd.facts import Settings
-from placematd.names import service_unit
+from placematd.names import run_directory, service_unit
 
 from . import environment_file
 from .errors import BadUsage, Unreachable
@@ -39,7 +39,8 @@ class Places:
 
     def socket(self, cluster: str) -> Path:
         """The API of a cluster's service."""
-        return self.run / cluster / "api.sock"
+        run = environment_file.read(self.settings_files(cluster)[1]).get("PLACEMAT_RUN_DIR", self.run)
+        return run_directory(Path(run), cluster) / "api.sock"
 
     def settings_files(self, cluster: str) -> tuple[Path, Path]:
         """The settings file of this run (written by `up`) and the permanent one, which wins."""
@@ -60,7 +61,7 @@ class Places:
 
     def _settings(self, cluster: str, this_run: Mapping[str, str]) -> Settings:
         permanent = self.settings_files(cluster)[1]
-        environ = {"PLACEMAT_RUN_DIR": str(self.run), **this_run, **environment_file.read(permanent)}
+        environ = {**this_run, **environment_file.read(permanent)}
         try:
             return Settings.from_environment(cluster, environ)
         except ValueError as error:

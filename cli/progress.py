@@ -28,7 +28,7 @@ from .answers import Event
 
 PLAIN_INTERVAL_SECONDS = 5.0
 _LOUD = frozenset({"warning", "error"})
-_STYLES = {"warning": "yellow", "error": "bold red", "bmc": "cyan", "node": "cyan"}
+_STYLES = {"warning": "yellow", "error": "bold red", "bmc": "cyan"}
 
 
 class Display(Protocol):
@@ -130,10 +130,10 @@ class LiveDisplay:
         self._live.stop()
 
     def show(self, event: Event) -> None:
-        """Draw the event: a step replaces the one before, a download moves its bar, the rest stays as a line."""
+        """Draw the event: a step or power state replaces the one before, a download moves its bar, the rest stays."""
         if event["kind"] == "progress":
             self._download(event["item"], event["done"], event.get("total"))
-        elif event["kind"] in ("step", "state"):
+        elif event["kind"] in ("step", "state", "node"):
             self._steps.update(self._step, description=event["message"])
         else:
             label = f"{event['kind']}: " if event["kind"] in _LOUD else ""

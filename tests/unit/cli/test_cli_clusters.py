@@ -119,6 +119,12 @@ def test_environment_settings_hold_for_files_only(here):
     assert find_target(["lab"], "", places).settings.data_dir == Path("/var/lib/placemat")
 
 
+def test_the_socket_is_where_the_settings_put_it(here):
+    assert here.socket("lab") == here.run / "lab" / "api.sock"
+    touch(here.config / "lab.conf", "PLACEMAT_RUN_DIR=/run/other\n")
+    assert here.socket("lab") == Path("/run/other/lab/api.sock")
+
+
 def test_commands_on_what_runs(here):
     with pytest.raises(Unreachable, match="no cluster is running"):
         find_running("", here)

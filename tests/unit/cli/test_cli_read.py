@@ -86,9 +86,9 @@ def test_warnings_are_shown_and_are_no_failure(cli, good):
     good.write_text(GOOD.replace("cpu: 1\n", "cpu: 1\nUEFI: false\n", 1))
     result = cli("check", str(good))
     assert (result.status, result.out) == (0, "ok: 1 network, 1 namespace, 2 nodes\n")
-    assert f"{good}:15:1: warning: " in result.err
+    assert f"{good}:14:1: warning: " in result.err
     [warning] = json.loads(cli("check", str(good), "--json").out)["mistakes"]
-    assert (warning["severity"], warning["line"]) == ("warning", 15)
+    assert (warning["severity"], warning["line"]) == ("warning", 14)
 
 
 def test_check_of_a_file_that_is_not_there(cli, tmp_path):

@@ -253,14 +253,33 @@ class Foreground:
             assert data, f"{text!r} did not come: {self.output.decode()}"
             self.output += data
 
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
     def ends(self) -> tuple[int, str]:
         rest, _ = self.process.communicate(timeout=DEADLINE_SECONDS)
         return self.process.returncode, (self.output + rest).decode()
 
 
+@pytest.fixture
+def foreground(systemd: Systemd) -> Iterator[Callable[..., Foreground]]:
+    """Start a placemat-cli that does not outlive the test."""
+    started = []
+
+    def start(*arguments: str) -> Foreground:
+        started.append(Foreground(*arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_attach_stays_until_told_and_then_takes_the_cluster_down(systemd, file, api, number):
-    cluster = Foreground("up", "--attach", str(file))
+def test_attach_stays_until_told_and_then_takes_the_cluster_down(systemd, foreground, file, api, number):
+    cluster = foreground("up", "--attach", str(file))
     cluster.prints("Ctrl-C takes it down.")
     api.publish("bmc", "node worker-1: BMC address 172.16.1.2", node="worker-1", address="172.16.1.2")
     cluster.prints("node worker-1: BMC address 172.16.1.2\n")
@@ -271,11 +290,11 @@ def test_attach_stays_until_told_and_then_takes_the_cluster_down(systemd, file, 
     assert systemd.calls() == ["start placemat@lab.service", "stop placemat@lab.service"]
 
 
-def test_ctrl_c_during_an_attached_start_takes_the_cluster_down(systemd, file, api):
+def test_ctrl_c_during_an_attached_start_takes_the_cluster_down(systemd, foreground, file, api):
     systemd.write("start", "cp activating show; echo started >fifo; exec sleep 60")
     systemd.write("activating", systemd.properties("activating"))
     os.mkfifo(systemd.directory / "fifo")
-    cluster = Foreground("up", "--attach", str(file))
+    cluster = foreground("up", "--attach", str(file))
     (systemd.directory / "fifo").read_text()
     cluster.process.send_signal(signal.SIGINT)
     status, output = cluster.ends()
@@ -283,8 +302,8 @@ def test_ctrl_c_during_an_attached_start_takes_the_cluster_down(systemd, file, a
     assert systemd.calls() == ["start placemat@lab.service", "stop placemat@lab.service"]
 
 
-def test_attach_ends_when_the_cluster_is_stopped_by_someone_else(systemd, file, api):
-    cluster = Foreground("up", "--attach", str(file))
+def test_attach_ends_when_the_cluster_is_stopped_by_someone_else(systemd, foreground, file, api):
+    cluster = foreground("up", "--attach", str(file))
     cluster.prints("Ctrl-C takes it down.")
     systemd.write("show", systemd.properties("inactive"))
     api.stop()
@@ -292,8 +311,8 @@ def test_attach_ends_when_the_cluster_is_stopped_by_someone_else(systemd, file, 
     assert systemd.calls() == ["start placemat@lab.service"]
 
 
-def test_attach_fails_when_the_cluster_does(systemd, file, api):
-    cluster = Foreground("up", "--attach", str(file))
+def test_attach_fails_when_the_cluster_does(systemd, foreground, file, api):
+    cluster = foreground("up", "--attach", str(file))
     cluster.prints("Ctrl-C takes it down.")
     systemd.write("show", systemd.properties("failed", "watchdog", "stuck"))
     api.stop()
@@ -302,10 +321,10 @@ def test_attach_fails_when_the_cluster_does(systemd, file, api):
     assert "error: cluster lab failed: stuck" in output
 
 
-def test_ctrl_c_while_waiting_leaves_the_start_to_systemd(systemd, file, api):
+def test_ctrl_c_while_waiting_leaves_the_start_to_systemd(systemd, foreground, file, api):
     systemd.write("start", "echo started >fifo; exec sleep 60")
     os.mkfifo(systemd.directory / "fifo")
-    cluster = Foreground("up", str(file))
+    cluster = foreground("up", str(file))
     (systemd.directory / "fifo").read_text()
     cluster.process.send_signal(signal.SIGINT)
     status, output = cluster.ends()
