@@ -100,13 +100,13 @@ class Applier:
     async def _create(self, change: Change, created: list[Change]) -> None:
         if change.resource is None:
             raise ValueError(f"{change.key}: a change that creates has a resource")
-        self._report(f"{describe(change.key)}: {change.reason}")
+        self._report(f"{change.action} {change.key}" + (f" ({change.reason})" if change.reason != "missing" else ""))
         await self._in_thread(self._adapters[change.key.kind].create, change.resource, self._cluster)
         created.append(change)
         self._observed[change.key] = change.resource.mark(self._cluster)
 
     async def _remove(self, change: Change) -> None:
-        self._report(f"{describe(change.key)}: {change.reason}")
+        self._report(f"remove {change.key}: {change.reason}")
         mark = self._observed[change.key]
         await self._in_thread(self._adapters[change.key.kind].remove, mark)
 
@@ -135,7 +135,3 @@ class Applier:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, functools.partial(function, *args, **kwargs))
 
-
-def describe(key: Key) -> str:
-    """A resource in the words of the event stream."""
-    return f"{key.kind} {key.name}"

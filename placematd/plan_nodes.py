@@ -188,6 +188,7 @@ def node_unit(cluster: Cluster, node: Node, host: Host, settings: Settings) -> U
             ("Type", "exec"),
             ("ExecStart", (command(*qemu.argv(machine)),)),
             ("Restart", "no"),
+            ("RemainAfterExit", True),  # a node that was powered off is remembered as "active (exited)"
             ("TimeoutStopUSec", STOP_TIMEOUT_SECONDS * SECOND),
             ("SyslogIdentifier", "qemu"),
             ("LimitNOFILE", OPEN_FILES),

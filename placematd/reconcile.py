@@ -9,7 +9,7 @@ from typing import Literal
 
 from .names import OwnerMark
 from .plan import Plan
-from .resources import Key, Kind, Resource, UnitResource, VolumeFile, key_of
+from .resources import Key, Kind, Resource, VolumeFile, key_of
 
 UPDATED_IN_PLACE: frozenset[Kind] = frozenset({"sysctl", "bridge", "firewall", "image"})
 """Kinds whose adapter's `create` makes an older one of ours what it should be; others are removed first."""
@@ -86,7 +86,7 @@ def _step(resource: Resource, marks: Mapping[Key, OwnerMark], needed: Key | None
     key = resource.key
     mark = marks.get(key)
     if mark is None:
-        return None if _is_off(resource, marks) else Change(key, resource, "missing", "create")
+        return Change(key, resource, "missing", "create")
     if needed:
         return Change(key, resource, f"{needed} is made anew", "replace")
     if mark.digest == resource.digest:
@@ -104,18 +104,6 @@ def _changed_volume(volume: VolumeFile) -> Change:
         return Change(volume.key, volume, "changed", "update")
     hint = f"placemat-cli volume reset {volume.name.replace('/', ' ', 1)}"
     return Change(volume.key, volume, f"changed, and kept because it holds data ({hint} makes it anew)", "keep")
-
-
-def _is_off(resource: Resource, marks: Mapping[Key, OwnerMark]) -> bool:
-    """Whether a node's unit is missing because the node was switched off.
-
-    systemd forgets a transient unit that has ended. The node's console unit is started before it and goes only with
-    the cluster, so it tells a node that is off from one that was never on.
-    """
-    if not isinstance(resource, UnitResource) or resource.what != "node":
-        return False
-    consoles = [need for need in resource.needs if need.kind == "unit"]
-    return bool(consoles) and all(need in marks for need in consoles)
 
 
 def _removals(plan: Plan, marks: Mapping[Key, OwnerMark], steps: list[Change]) -> tuple[Change, ...]:

@@ -180,16 +180,10 @@ def test_an_image_is_looked_at_again_without_touching_nodes() -> None:
     assert keys(compare(PLAN, without({"debian"})).create) == ["create image debian"]
 
 
-# -- nodes that are off, adoption -------------------------------------------------------------------------------------
+# -- adoption ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_node_that_was_switched_off_stays_off() -> None:
-    assert compare(PLAN, without({NODE.removeprefix("unit ")})) == Changes()
-    off = {NODE.removeprefix("unit "), TAP}
-    assert keys(compare(PLAN, without(off)).create) == [f"create tap {TAP}"]
-
-
-def test_a_node_that_never_ran_is_started() -> None:
+def test_a_node_that_is_missing_is_started() -> None:
     units = {"placemat-dc-console-worker-2.socket", "placemat-dc-node-worker-2.service"}
     assert keys(compare(PLAN, without(units)).create) == [
         "create unit placemat-dc-console-worker-2.socket",
