@@ -120,7 +120,7 @@ async def serve(service: Service, notifier: Notifier) -> int:
         notifier.send("READY=1")
         await asked
         notifier.send("STOPPING=1")
-        await service.stop()
+        await (service.leave() if await service.restarts() else service.stop())
     except PlacematError as error:
         service.fail(error)
         notifier.send(f"STATUS={error}", "ERRNO=1")

@@ -26,7 +26,7 @@ from .forwards import Forwards
 from .guest import check_address, parse_address
 from .host import missing_tools, observe_host
 from .models import Cluster
-from .names import slice_unit
+from .names import service_unit, slice_unit
 from .nodes import NodeControl, unit_state
 from .plan import NodePlan, Plan
 from .reading import read
@@ -91,6 +91,17 @@ class Service:
                 raise
             self._set_state("running", f"cluster {self.settings.cluster} is up: {self.summary()}")
 
+    async def restarts(self) -> bool:
+        """Whether systemd stops us only to start us again: then guests run on, and the next placematd adopts them."""
+        unit = service_unit(self.settings.cluster)
+        properties = await asyncio.to_thread(self._systemd.properties, unit)
+        return properties is not None and properties.job == "restart"
+
+    async def leave(self) -> None:
+        """Let go of the cluster and leave it as it is."""
+        self._set_state("stopping", f"leaving cluster {self.settings.cluster} to the next placematd")
+        await self._detach_nodes()
+
     async def stop(self) -> None:
         """Take everything of the cluster away; volumes and images stay."""
         self._set_state("stopping", f"stopping cluster {self.settings.cluster}")
@@ -150,7 +161,7 @@ class Service:
         if missing := missing_tools(cluster):
             raise PlacematError("\n".join(map(str, missing)))
         if cluster.nodes:
-            self.events.publish("state", f"accelerator {host.accelerator}: {host.accelerator_reason}")
+            self.events.publish("state", f"acceleration: {host.accelerator_reason}")
         return Wanted(cluster, warnings, host, planning.plan(cluster, host, settings))
 
     def _adopt(self, wanted: Wanted) -> None:
@@ -185,7 +196,8 @@ class Service:
         await self._refresh_all()
         started = {change.key.name for change in changes.create}
         controls = [c for c in self._nodes.values() if c.power != "Off" or c.plan.unit in started]
-        self._report_step(f"waiting for the monitors of {len(controls)} nodes")
+        if controls:
+            self._report_step(f"waiting for the monitors of {', '.join(c.plan.name for c in controls)}")
         results = await asyncio.gather(*(control.attach() for control in controls), return_exceptions=True)
         errors = [error for error in results if isinstance(error, BaseException)]
         for error in errors[1:]:
