@@ -28,7 +28,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml packaging/requirements-dev.txt
 setup: packages $(VENV)/.ready ## make .venv with placemat-cli and placematd
 
 guest: packages ## build the example guest from Debian's packages
-	examples/guest/build
+	examples/guest/build.py
 
 run: setup guest ## bring the quick start up in a sandbox until Ctrl-C (ONCE=1: check it and tear it down)
 	$(BIN)/placemat-cli sandbox --nat -- $(if $(ONCE),env PLACEMAT_CLI=$(BIN)/placemat-cli examples/quickstart/check,$(BIN)/placemat-cli up --attach $(QUICKSTART))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -26,8 +27,8 @@ KERNELS = {"cloud": "linux-image-cloud-amd64", "generic": "linux-image-amd64"}
 COMMAND_LINE = "console=ttyS0 quiet"
 
 
-class BuildError(Exception):
-    """What went wrong, in words for the person who ran this."""
+class AptError(Exception):
+    """What apt could not do, in words for the person who ran this."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Apt:
         self.private = cache / "apt"
         self.cache.mkdir(parents=True, exist_ok=True)
 
-    def _run(self, *argv: str, check: bool = True) -> str:
+    def _run(self, *argv: str) -> str:
         """Runs apt-get or apt-cache in the cache, with package lists of our own once `update` has fetched them."""
         options = ["-o", "APT::Sandbox::User=root"]
         if self.private.exists():
@@ -63,31 +64,36 @@ class Apt:
         done = subprocess.run(
             command, cwd=self.cache, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True
         )
-        if check and done.returncode:
-            raise BuildError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        if done.returncode:
+            raise AptError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
     def update(self) -> None:
         """Fetches package lists of our own: the machine's may be missing or outdated, and are not ours to change."""
         for folder in ("lists/partial", "cache/archives/partial"):
             (self.private / folder).mkdir(parents=True, exist_ok=True)
-        self._run("apt-get", "--quiet", "update")
+        try:
+            self._run("apt-get", "--quiet", "update", "--error-on=any")
+        except AptError:
+            shutil.rmtree(self.private)
+            raise
 
-    def package(self, name: str) -> Package:
-        """The version of a package that apt would install."""
-        record = self._run("apt-cache", "show", "--no-all-versions", name, check=False)
-        if not record:
-            self.update()
-            record = self._run("apt-cache", "show", "--no-all-versions", name)
-        fields = dict(re.findall(r"^(Version|Depends): (.*)$", record, re.MULTILINE))
-        return Package(name, fields["Version"], fields.get("Depends", ""))
+    def packages(self, *names: str) -> list[Package]:
+        """The versions of these packages that apt would install."""
+        records = self._run("apt-cache", "show", "--no-all-versions", *names).split("\n\n")
+        fields = [dict(re.findall(r"^(Package|Version|Depends): (.*)$", text, re.MULTILINE)) for text in records]
+        found = {f["Package"]: Package(f["Package"], f["Version"], f.get("Depends", "")) for f in fields if f}
+        if missing := set(names) - set(found):
+            raise AptError(f"apt offers no package {' '.join(sorted(missing))}: is this Debian on amd64?")
+        return [found[name] for name in names]
 
-    def kernel(self, flavour: str) -> Package:
-        """The kernel that the flavour's meta package stands for today."""
-        found = re.search(r"linux-image-\S+", self.package(KERNELS[flavour]).depends)
+    def kernel(self, flavour: str) -> str:
+        """The package of the kernel that the flavour's meta package stands for today."""
+        (meta,) = self.packages(KERNELS[flavour])
+        found = re.search(r"linux-image-\S+", meta.depends)
         if not found:
-            raise BuildError(f"{KERNELS[flavour]} depends on no kernel: is this Debian on amd64?")
-        return self.package(found[0])
+            raise AptError(f"{meta.name} depends on no kernel: is this Debian?")
+        return found[0]
 
     def extract(self, packages: Iterable[Package], root: Path) -> None:
         """Unpacks packages below `root`, downloading those that the cache lacks."""
@@ -99,12 +105,7 @@ class Apt:
 
     def _download(self, package: Package) -> None:
         print(f"downloading {package.name} {package.version}", file=sys.stderr)
-        wanted = f"{package.name}={package.version}"
-        try:
-            self._run("apt-get", "--quiet", "download", wanted)
-        except BuildError:
-            self.update()
-            self._run("apt-get", "--quiet", "download", wanted)
+        self._run("apt-get", "--quiet", "download", f"{package.name}={package.version}")
         for old in set(self.cache.glob(f"{package.name}_*.deb")) - set(self.cache.glob(package.file)):
             old.unlink()
 
@@ -140,14 +141,13 @@ def make(wanted: set[str], packages: list[Package], arguments: argparse.Namespac
             path.rename(arguments.output / path.name)
 
 
-def build(arguments: argparse.Namespace) -> None:
-    """Makes what is missing or outdated in the output folder."""
-    apt = Apt(arguments.cache)
+def build(arguments: argparse.Namespace, apt: Apt) -> None:
+    """Makes what is missing or outdated in the output folder. Raises AptError."""
     wanted = {"vmlinuz", "initrd.img"} | ({"bios.img"} if arguments.bios else set())
     wanted |= {"uefi.efi", "uefi.img"} if arguments.uefi else set()
     names = ["busybox-static", *(["mtools"] if arguments.bios or arguments.uefi else [])]
     names += [*(["syslinux"] if arguments.bios else []), *(["systemd-boot-efi"] if arguments.uefi else [])]
-    packages = [apt.kernel(arguments.kernel), *map(apt.package, names)]
+    packages = apt.packages(apt.kernel(arguments.kernel), *names)
     inputs = {package.name: package.version for package in packages}
     inputs |= {"sources": sources_digest(), "append": " ".join(arguments.append)}
     record = arguments.output / ".inputs.json"
@@ -189,8 +189,13 @@ def main() -> None:
     with (arguments.output / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            build(arguments)
-        except (BuildError, OSError, subprocess.CalledProcessError) as error:
+            apt = Apt(arguments.cache)
+            try:
+                build(arguments, apt)
+            except AptError:
+                apt.update()
+                build(arguments, apt)
+        except (AptError, OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"build.py: {error}")
 
 
