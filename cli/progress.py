@@ -133,7 +133,7 @@ class LiveDisplay:
         """Draw the event: a step or power state replaces the one before, a download moves its bar, the rest stays."""
         if event["kind"] == "progress":
             self._download(event["item"], event["done"], event.get("total"))
-        elif event["kind"] in ("step", "state", "node"):
+        elif event["kind"] in ("step", "node") or "state" in event:
             self._steps.update(self._step, description=event["message"])
         else:
             label = f"{event['kind']}: " if event["kind"] in _LOUD else ""
