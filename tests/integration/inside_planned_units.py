@@ -7,6 +7,7 @@ import json
 import shlex
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ CLUSTER = Cluster(
             smbios=Smbios(product="a $b; c, d"),
             volumes=(
                 RawVolume(name="data", size="1M"),
-                HostPathVolume(name="ro", path=Path("/root/share")),
-                HostPathVolume(name="rw", path=Path("/srv/share"), writable=True),
+                HostPathVolume(name="ro", path=SCRATCH / "ro"),
+                HostPathVolume(name="rw", path=SCRATCH / "rw", writable=True),
             ),
         ),
         Node(name="n2", cpu=1, memory="64M", ignition=SCRATCH / "ignition"),
@@ -121,7 +122,7 @@ def prepare(planned: Plan) -> None:
     (SCRATCH / "ignition").write_text("{}")
     (SCRATCH / "ignition").chmod(0o600)
     sh("ip link add br0 type bridge; ip link set br0 up; ip netns add tor-1")
-    for share in ("/root/share", "/srv/share"):
+    for share in (SCRATCH / "ro", SCRATCH / "rw"):
         sh(f"mkdir --parents --mode=700 {share}; echo secret > {share}/file; chmod 600 {share}/file")
     for resource in planned.resources:
         if isinstance(resource, VolumeFile) and resource.form != "directory":
@@ -133,10 +134,16 @@ def prepare(planned: Plan) -> None:
             sh(f"ip tuntap add {resource.name} mode tap user {resource.user} vnet_hdr; ip link set {resource.name} up")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def units(planned: Plan) -> Iterator[Units]:
-    prepare(planned)
+@pytest.fixture(scope="module")
+def systemd() -> Iterator[Systemd]:
     systemd = Systemd()
+    yield systemd
+    systemd.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def units(planned: Plan, systemd: Systemd) -> Iterator[Units]:
+    prepare(planned)
     units = Units(systemd)
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     shared_root = any(line.split()[4] == "/" and "shared:" in line for line in mounts)
@@ -146,7 +153,6 @@ def units(planned: Plan) -> Iterator[Units]:
     yield units
     systemd.stop(r"placemat-my\x2ddc.slice")
     left = sh("ps -eo comm,user | grep -E 'qemu|swtpm|sed' || true")
-    systemd.close()
     assert left == ""
 
 
@@ -248,9 +254,8 @@ def test_node_sees_nothing_of_others(planned: Plan) -> None:
 
     assert names("run/placemat/my-dc/node") == names("run/placemat/my-dc/log") == {"n-1"}
     assert names("var/lib/placemat/my-dc/volumes") == {"n-1"}
-    assert names("etc") == names("home") == set()
-    assert names("root") == {"share"}
-    assert names("srv/share") == {"file"}
+    assert names("etc") == names("home") == names("root") == set()
+    assert names("run/planned/ro") == names("run/planned/rw") == {"file"}
 
 
 def test_monitor_tpm_and_disk(planned: Plan) -> None:
@@ -275,15 +280,18 @@ def test_console_filter_survives_daemon_reload(planned: Plan) -> None:
     assert "reload" in until_said("after", "PLACEMAT_NODE=n-1", "SYSLOG_IDENTIFIER=n-1")[-1]
 
 
-def test_power_cycle_with_tpm(planned: Plan, units: Units) -> None:
+def test_power_cycle_with_tpm(planned: Plan, units: Units, systemd: Systemd) -> None:
     node = planned.node("n-1")
     tpm = r"placemat-my\x2ddc-tpm-n-1.service"
     assert show(tpm, "ActiveState") == "active"
+    ended = threading.Event()
+    systemd.subscribe(lambda state: ended.set() if (state.name, state.sub) == (node.unit, "exited") else None)
     monitor = Monitor(planned, "n-1")
     monitor.ask("quit")
     monitor.close()
-    until_systemd_says("Deactivated successfully", node.unit)
+    assert ended.wait(DEADLINE_SECONDS), "a node that is off is remembered"
     until_systemd_says("Deactivated successfully", tpm)
+    systemd.stop(node.unit)
     (resource,) = (item for item in planned.resources if item.name == node.unit)
     assert isinstance(resource, UnitResource)
     units.create(resource, CLUSTER.name)
