@@ -6,12 +6,12 @@ that everything else about it can still be checked and nothing that refers to it
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import cast, get_args, get_origin, get_type_hints
+from typing import Literal, cast, get_args, get_origin, get_type_hints
 
-from .describe import KINDS, Resource, closest, key_of, part_label, quote
+from .describe import KINDS, Resource, closest, key_of, one_line, part_label, quote
 from .errors import Mark, Mistake
 from .models import Marks, Rule
 from .tree import Mapping as TreeMapping
@@ -32,6 +32,8 @@ _FORMER_KINDS = {
     "DataFolder": "placemat 2 and later have none; use a volume of kind hostPath",
 }
 
+Severity = Literal["error", "warning"]
+
 _NOTHING = object()
 """No value: the field gets its default."""
 
@@ -41,7 +43,7 @@ class Report:
     """What is found in one file. `complete` is False once a whole document could not be read."""
 
     file: Path
-    mistakes: list[Mistake]
+    mistakes: list[Mistake] = field(default_factory=list)
     complete: bool = True
 
     @property
@@ -63,15 +65,10 @@ class _Place:
     index: int | None = None
     """Which item of a list, from 0."""
 
-    def say(self, mark: Mark, message: str, hint: str = "") -> None:
-        """Reports an error."""
+    def say(self, mark: Mark, message: str, hint: str = "", severity: Severity = "error") -> None:
+        """Reports a mistake."""
         message = f"{self.record}: {message}" if self.record else message
-        self.report.mistakes.append(Mistake(mark, self.subject, message, hint))
-
-    def warn(self, mark: Mark, message: str, hint: str = "") -> None:
-        """Reports a warning."""
-        message = f"{self.record}: {message}" if self.record else message
-        self.report.mistakes.append(Mistake(mark, self.subject, message, hint, "warning"))
+        self.report.mistakes.append(Mistake(mark, self.subject, one_line(message), one_line(hint), severity))
 
     def unfit(self, tree: Tree, expected: str, hint: str = "") -> object:
         """Reports a value that is not what is expected in the field, which is broken from then on."""
@@ -92,6 +89,7 @@ class _Field:
     """One field of a record class, ready to be read."""
 
     name: str
+    doc: str
     rule: Rule
     decode: _Decoder
     required: bool
@@ -105,7 +103,7 @@ def decode_resource(tree: Tree, report: Report) -> Resource | None:
     if kind is None or not isinstance(tree, TreeMapping):
         report.complete = False
         return None
-    subject = f"{kind} {_peek(tree, 'name')}".rstrip()
+    subject = one_line(f"{kind} {_peek(tree, 'name')}".rstrip())
     return cast(Resource, _decode_record(KINDS[kind], tree, report, subject))
 
 
@@ -130,8 +128,8 @@ def _kind(
         return None
     if value.text in kinds:
         return value.text
-    meant = closest(value.text, frozenset(kinds))
-    hint = former.get(value.text) or (f'did you mean "{meant}"?' if meant else "")
+    meant = "" if value.text in former else closest(value.text, frozenset(kinds))
+    hint = f'did you mean "{meant}"?' if meant else former.get(value.text, "")
     place.say(value.mark, f"unknown kind {quote(value.text)}, {expected}", hint)
     return meant or None
 
@@ -145,7 +143,7 @@ def _find(tree: TreeMapping, name: str) -> Tree | None:
 def _peek(tree: Tree, *names: str) -> str:
     """The text of the first of these keys that a mapping has, before it is read."""
     values = [_find(tree, name) for name in names] if isinstance(tree, TreeMapping) else []
-    return next((value.text for value in values if isinstance(value, Scalar) and value.text.isprintable()), "")
+    return next((value.text for value in values if isinstance(value, Scalar)), "")
 
 
 # -- records ----------------------------------------------------------------------------------------------------------
@@ -180,9 +178,8 @@ def _decode_record(
 def _missing(item: _Field, place: _Place) -> None:
     """Reports a required field that has no value, unless that is reported already."""
     if item.name not in place.marks.broken:
-        key, hint = key_of(item.name), f"expected {item.rule.expected}" if item.rule.expected else ""
-        empty = item.name in place.marks
-        place.say(place.marks.of(item.name), f'"{key}" is empty' if empty else f'missing key "{key}"', hint)
+        what = f'"{key_of(item.name)}" is empty' if item.name in place.marks else f'missing key "{key_of(item.name)}"'
+        place.say(place.marks.of(item.name), what, item.doc.rstrip("."))
         place.marks.broken |= {item.name}
 
 
@@ -202,9 +199,9 @@ def _written(
         else:
             first[exact] = key
             if exact != key.text:
-                place.warn(key.mark, f'key {quote(key.text)} is taken as "{exact}"', "keys are lower case")
+                place.say(key.mark, f'key {quote(key.text)} is taken as "{exact}"', "keys are lower case", "warning")
             if exact in ignored:
-                place.warn(key.mark, f'key "{exact}" is ignored', ignored[exact])
+                place.say(key.mark, f'key "{exact}" is ignored', ignored[exact], "warning")
             elif exact != "kind":
                 yield names[exact], key, value
     yield from _misspelt(unknown, names, first, place)
@@ -232,13 +229,12 @@ def _with_programs(rule: Rule, value: object, directory: Path) -> object:
 def _fields_of(record: type) -> dict[str, _Field]:
     """The fields of a record class that a file can have, and `kind`, which is read beforehand."""
     hints = get_type_hints(record)
-    result = {"kind": _Field("kind", Rule(), lambda _tree, _place: _NOTHING, False, None)}
+    result = {"kind": _Field("kind", "", Rule(), lambda _tree, _place: _NOTHING, False, None)}
     for item in fields(record):
         if "doc" in item.metadata:
-            rule = item.metadata["rule"]
-            required = item.default is MISSING and item.default_factory is MISSING
-            hint = hints[item.name]
-            result[item.name] = _Field(item.name, rule, _decoder(hint, rule), required, stand_in(hint))
+            doc, rule, hint = item.metadata["doc"], item.metadata["rule"], hints[item.name]
+            required = item.default is MISSING
+            result[item.name] = _Field(item.name, doc, rule, _decoder(hint, rule), required, stand_in(hint))
     return result
 
 
@@ -273,13 +269,14 @@ def _single(reader: Reader, tree: Tree, place: _Place) -> object:
         return place.unfit(tree, unfit.expected, unfit.hint)
     if isinstance(value, int) and value == as_int(tree) and is_octal(tree):
         message = f"{key_of(place.name)}: {cast(Scalar, tree).text} is octal in YAML and read as {value}"
-        place.warn(tree.mark, message, "write it without the leading 0")
+        place.say(tree.mark, message, "write it without the leading 0", "warning")
     return value
 
 
 def _list(element: _Decoder, tree: Tree, place: _Place) -> object:
     if not isinstance(tree, Sequence):
-        hint = f'write "[{tree.text}]"' if isinstance(tree, Scalar) and tree.text.isprintable() else ""
+        single = isinstance(tree, Scalar) and isinstance(element, partial) and element.func is _single
+        hint = f'write "[{cast(Scalar, tree).text}]"' if single else ""
         return place.unfit(tree, "a list", hint)
     values: list[object] = []
     for index, item in enumerate(tree.items):

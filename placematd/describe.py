@@ -28,7 +28,7 @@ def resources(cluster: Cluster) -> Iterator[Resource]:
 
 def subject(resource: Resource) -> str:
     """ "Kind name", or only the kind where the name could not be read."""
-    return f"{type(resource).__name__} {resource.name}".rstrip()
+    return one_line(f"{type(resource).__name__} {resource.name}".rstrip())
 
 
 def part_label(field_name: str, index: int, name: str) -> str:
@@ -47,9 +47,16 @@ def key_of(field_name: str) -> str:
     return field_name.replace("_", "-")
 
 
+def one_line(text: str) -> str:
+    """`text` without what would break a line or drive a terminal: such characters are shown as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
 def quote(text: str) -> str:
     """`text` in double quotes, on one line and not longer than fits a message."""
-    shown = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text[: _LONGEST_QUOTE + 1])
+    shown = one_line(text[: _LONGEST_QUOTE + 1])
     return f'"{shown[:_LONGEST_QUOTE]}..."' if len(shown) > _LONGEST_QUOTE else f'"{shown}"'
 
 

@@ -56,10 +56,11 @@ def load(files: Sequence[Path], name: str) -> Loaded:
         mistakes += unreadable
         complete = complete and source is not None
         if source:
-            report = Report(Path(source.file), mistakes)
-            reader = _Reader(source, mistakes)
-            resources = (decode_resource(tree, report) for tree in reader.documents())
+            reader, report = _Reader(source, mistakes), Report(path)
+            resources = [decode_resource(tree, report) for tree in reader.documents()]
             loaded += [resource for resource in resources if resource]
+            said = {mistake.mark for mistake in mistakes}  # what could not be read is not what was expected, either
+            mistakes += [mistake for mistake in report.mistakes if mistake.mark not in said]
             complete = complete and reader.complete and report.complete
     return Loaded(_cluster(name, loaded), tuple(dict.fromkeys(mistakes)), complete)
 

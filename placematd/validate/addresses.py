@@ -26,7 +26,7 @@ def check(cluster: Cluster) -> Iterator[Mistake]:
     for item in written:
         yield from _usable(item)
     yield from _taken_twice(written)
-    yield from _overlapping(cluster)
+    yield from _overlapping(list(_of_networks(cluster)))
 
 
 def _by_type(network: Network) -> Iterator[Mistake]:
@@ -96,12 +96,20 @@ def _taken_twice(written: list[_Written]) -> Iterator[Mistake]:
         ip, first = item.address.ip, on_network.setdefault((item.network, item.address.ip), item)
         other = anywhere.setdefault(ip, item)
         key = item.field_name.partition(".")[0]
+        if _namesakes(first, item) or _namesakes(other, item):
+            continue
         if first is not item:
             message = f"{key}: {ip} is taken already on network {item.network}"
             yield item.at.error(item.field_name, message, f"by {_owner(first)}")
         elif other is not item and item.address.network.prefixlen < ip.max_prefixlen and not ip.is_link_local:
             message = f"{key}: {ip} is also the address of {_owner(other)} on network {other.network}"
             yield item.at.warning(item.field_name, message)
+
+
+def _namesakes(first: _Written, second: _Written) -> bool:
+    """Whether they are in two resources of one name, which is a mistake of its own and explains the others."""
+    one, other = first.at.resource, second.at.resource
+    return one is not other and subject(one) == subject(other)
 
 
 def _owner(item: _Written) -> str:
@@ -117,15 +125,15 @@ class _Range(NamedTuple):
     item: _Written
 
 
-def _overlapping(cluster: Cluster) -> Iterator[Mistake]:
+def _overlapping(written: list[_Written]) -> Iterator[Mistake]:
     """Subnets of different networks that have addresses in common. Link-local ones are on every network anyway.
 
     Sorted by first address, a subnet overlaps with an earlier one if it begins before the furthest end so far.
     """
     ranges = [
         _Range(subnet.version, int(subnet.network_address), int(subnet.broadcast_address), item)
-        for item in _of_networks(cluster)
-        if not (subnet := item.address.network).is_link_local
+        for item in written
+        if not (subnet := item.address.network).is_link_local and not _unusable(item.address)
     ]
     furthest: _Range | None = None
     for this in sorted(ranges, key=lambda item: (item.version, item.first, -item.last)):

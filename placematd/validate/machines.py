@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import prod
 
 from ..errors import Mistake
-from ..models import Cluster, Image, ImageVolume, Node, RawVolume, Smp, VolumeBase
+from ..models import CPUS, Cluster, Image, ImageVolume, Node, RawVolume, Smp, VolumeBase
 from .mistakes import At, inside
 
 PCI_SLOTS_FREE = 27
@@ -23,6 +23,7 @@ BRIDGE_PORTS = 1023
 DEFAULT_MEMORY_BYTES = 128 << 20
 """What QEMU gives a machine without -m."""
 
+_PARTS = ("sockets", "dies", "cores", "threads")
 _SUSPICIOUSLY_SMALL_BYTES = 1 << 20
 _UNITS = {"B": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
 
@@ -65,15 +66,18 @@ def _cpus(node: Node) -> Iterator[Mistake]:
 def _topology(at: At, smp: Smp) -> Iterator[Mistake]:
     if not smp.cpus:
         if "cpus" not in smp.marks:
-            cpus = prod(part for part in (smp.sockets, smp.dies, smp.cores, smp.threads) if part)
+            cpus = prod(getattr(smp, name) or 1 for name in _PARTS)
             yield at.error("", 'missing key "cpus"', f"such as cpus: {cpus}")
         return
+    if any(not 0 <= getattr(smp, name) <= (CPUS.maximum or 0) for name in ("cpus", "maxcpus", *_PARTS)):
+        return  # the rules of the fields report that
     full = qemu_topology(smp)
-    product = full.sockets * full.dies * full.cores * full.threads
+    product = prod(getattr(full, name) for name in _PARTS)
     if product != full.maxcpus:
+        written = [f"{name}: {getattr(smp, name)}" for name in _PARTS if getattr(smp, name)]
         what = "maxcpus" if smp.maxcpus else "cpus"
-        parts = ", ".join(f"{name} {getattr(full, name)}" for name in ("sockets", "dies", "cores", "threads"))
-        yield at.error("", f"{parts} make {product} CPUs, expected {full.maxcpus} as {what} says")
+        hint = f"{' * '.join(_PARTS)} is {what}, and what is not written is computed from it"
+        yield at.error("", f"{', '.join(written)} cannot make {full.maxcpus} CPUs", hint)
     elif full.maxcpus < smp.cpus:
         yield at.error("maxcpus", f"maxcpus: expected at least as many as cpus ({smp.cpus}), found {smp.maxcpus}")
 
@@ -94,7 +98,7 @@ def qemu_topology(smp: Smp) -> Smp:
 
 def _numa(node: Node) -> Iterator[Mistake]:
     at, nodes = At(node, node.numa, "numa"), node.numa.nodes
-    if not at.readable("nodes") or not At(node).readable("cpu", "smp", "memory") or nodes <= 1:
+    if not At(node).readable("cpu", "smp", "memory") or nodes <= 1:
         return
     cpus = node.topology.cpus
     if 0 < cpus < nodes:
@@ -104,7 +108,8 @@ def _numa(node: Node) -> Iterator[Mistake]:
     except ValueError:
         return  # the rule of the field reports that
     if memory < nodes << 20:
-        yield at.error("nodes", f"nodes: expected at least 1 MiB of memory for each of {nodes} nodes")
+        found = node.memory or "QEMU's default, 128 MiB"
+        yield at.error("nodes", f"nodes: expected at least 1 MiB of memory for each of {nodes}, found {found}")
 
 
 def _memory(node: Node) -> Iterator[Mistake]:

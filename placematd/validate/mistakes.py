@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from ..describe import Resource, parts, subject
+from ..describe import Resource, one_line, parts, subject
 from ..errors import Mark, Mistake
 from ..models import Marks
 
@@ -37,18 +37,18 @@ class At:
 
     def error(self, field_name: str, message: str, hint: str = "") -> Mistake:
         """A mistake in a field ("" for the record as a whole)."""
-        return Mistake(self._mark(field_name), subject(self.resource), self._say(message), hint)
+        return Mistake(self._mark(field_name), subject(self.resource), self._say(message), one_line(hint))
 
     def warning(self, field_name: str, message: str, hint: str = "") -> Mistake:
         """Something doubtful in a field."""
-        return Mistake(self._mark(field_name), subject(self.resource), self._say(message), hint, "warning")
+        return Mistake(self._mark(field_name), subject(self.resource), self._say(message), one_line(hint), "warning")
 
     def _mark(self, field_name: str) -> Mark:
         """The mark of a field; that of the whole list where its item has none."""
         return self.marks.get(field_name) or self.marks.of(field_name.partition(".")[0])
 
     def _say(self, message: str) -> str:
-        return f"{self.label}: {message}" if self.label else message
+        return one_line(f"{self.label}: {message}" if self.label else message)
 
 
 M = TypeVar("M", bound=Marked)

@@ -9,7 +9,7 @@ from typing import cast
 from .. import names
 from ..describe import key_of, parts, quote, resources
 from ..errors import NOWHERE, Mistake
-from ..models import NAME, App, Cluster, HostPathVolume, Network, NetworkNamespace, Node, Rule
+from ..models import LINK_NAME, NAME, App, Cluster, HostPathVolume, Network, NetworkNamespace, Node, Rule
 from .mistakes import At, Marked, inside
 
 SOCKET_PATH_BYTES = 107
@@ -38,17 +38,17 @@ def check(cluster: Cluster) -> Iterator[Mistake]:
 
 def _check_fields(at: At, record: object) -> Iterator[Mistake]:
     for field in fields(record):  # type: ignore[arg-type]
-        rule = field.metadata.get("rule")
-        written = field.name in at.marks or getattr(record, field.name) != field.default
-        if rule and written and at.readable(field.name):
-            yield from _check_rule(at, field.name, rule, getattr(record, field.name))
+        rule, value = field.metadata.get("rule"), getattr(record, field.name)
+        written = field.name in at.marks or value != field.default
+        if rule and written and (at.readable(field.name) or isinstance(value, tuple)):
+            yield from _check_rule(at, field.name, rule, value)
 
 
 def _check_rule(at: At, name: str, rule: Rule, value: object) -> Iterator[Mistake]:
     key = key_of(name)
     if isinstance(value, int) and not (rule.minimum or 0) <= value <= (value if rule.maximum is None else rule.maximum):
         yield at.error(name, f"{key}: expected {rule.expected}, found {value}")
-    if isinstance(value, tuple) and len(value) < rule.min_items:
+    if isinstance(value, tuple) and len(value) < rule.min_items and at.readable(name):
         yield at.error(name, f"{key}: expected {rule.expected}, found an empty list")
     for index, text in _texts(value) if rule.pattern else ():
         if not re.fullmatch(rule.pattern, text):
@@ -69,10 +69,11 @@ def _why_not(rule: Rule, text: str) -> str:
         return f'write "{re.sub("[^0-9.KMGTPkmgtp]", "", text)}"'
     if text.startswith("file:"):
         return 'for a local file use the key "file"'
-    if rule.expected.endswith("in all") and (odd := re.search("[^A-Za-z0-9_.-]", text)):
-        return f"{quote(odd[0])} is not allowed"
-    if rule.expected.endswith("in all") and text and text[0].isalnum():
-        return f"it has {len(text)} characters"
+    if rule in (NAME, LINK_NAME) and text:
+        odd = re.search("[^A-Za-z0-9_.-]", text)
+        return (
+            f"{quote(odd[0])} is not allowed" if odd else f"it has {len(text)} characters" if text[0].isalnum() else ""
+        )
     return ""
 
 
