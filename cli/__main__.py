@@ -57,7 +57,7 @@ CLUSTER = typer.Option(
     metavar="NAME",
     envvar="PLACEMAT_CLUSTER",
     show_default=False,
-    help="The cluster; default is the only one that runs, or else the only one in /etc/placemat.",
+    help="The cluster; default is the only one that runs, or else the only one that is known.",
 )
 VERSION = typer.Option(False, "--version", is_eager=True, callback=show_version, help="Show the version.")
 

@@ -80,6 +80,11 @@ class Places:
         names |= {path.parent.name for path in self.config.glob("*/*.yml")}
         return sorted(names)
 
+    def known(self) -> list[str]:
+        """Names of the configured clusters, and of those that `up` was given as files."""
+        given = {path.stem for path in self.run.glob("*.conf")}
+        return sorted(given.union(self.configured()))
+
     def running(self) -> list[str]:
         """Names of the clusters that have an API socket."""
         return sorted(path.parent.name for path in self.run.glob("*/api.sock"))
@@ -178,13 +183,13 @@ def _only(names: Sequence[str], places: Places) -> str:
 
 
 def find_running(name: str, places: Places) -> str:
-    """`name`, or the only cluster that runs, or the only one that is configured.
+    """`name`, or the only cluster that runs, or the only one that there could be.
 
     Raises BadUsage where there are several, Unreachable where there is none.
     """
     if name:
         return check_name(name)
-    for names, verb in ((places.running(), "running"), (places.configured(), "configured")):
+    for names, verb in ((places.running(), "running"), (places.known(), "known")):
         if len(names) == 1:
             return names[0]
         if names:

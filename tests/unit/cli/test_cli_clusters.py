@@ -125,11 +125,16 @@ def test_the_socket_is_where_the_settings_put_it(here):
     assert here.socket("lab") == Path("/run/other/lab/api.sock")
 
 
+def test_a_cluster_that_did_not_come_up_from_its_files_is_still_meant(here):
+    touch(here.run / "lab.conf")
+    assert find_running("", here) == "lab"
+
+
 def test_commands_on_what_runs(here):
     with pytest.raises(Unreachable, match="no cluster is running"):
         find_running("", here)
     touch(here.config / "one.yml"), touch(here.config / "two.yml")
-    with pytest.raises(BadUsage, match=r"configured: one, two .*--cluster"):
+    with pytest.raises(BadUsage, match=r"known: one, two .*--cluster"):
         find_running("", here)
     touch(here.run / "two" / "api.sock")
     assert find_running("", here) == "two"

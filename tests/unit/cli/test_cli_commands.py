@@ -1,7 +1,9 @@
 """Commands on a running cluster: what they print, ask for, and end with."""
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 
@@ -39,6 +41,26 @@ def test_status_shows_the_step_while_starting_and_what_is_wrong(cli, api):
         "failed: placemat-lab-app-boot-web.service",
         "warning: a.yml:1:1: warning: x",
     ]
+
+
+def test_at_a_terminal_states_have_colours_and_names_are_not_taken_for_markup(api):
+    api.nodes[0]["memory"] = "[bold]2G"
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    environment.pop("NO_COLOR", None)
+    argv = [sys.executable, "-m", "placemat_cli", "status"]
+    assert subprocess.run(argv, stdout=terminal, env=environment, timeout=60).returncode == 0
+    os.close(terminal)
+    screen = b""
+    with contextlib.suppress(OSError):  # EIO at the end
+        while data := os.read(controller, 4096):
+            screen += data
+    os.close(controller)
+    text = screen.decode()
+    assert "\x1b[1mlab\x1b[0m  \x1b[1;32mrunning\x1b[0m" in text
+    assert "\x1b[32mOn\x1b[0m" in text
+    assert "web \x1b[1;31mfailed\x1b[0m" in text
+    assert "[bold]2G" in text
 
 
 @pytest.mark.parametrize(
