@@ -19,9 +19,9 @@ LAYERS = {
     1: "describe tree source syntax values decode load validate schema reading",
     # deciding
     2: "plan plan_apps plan_confinement plan_console plan_network plan_nodes plan_volumes qemu reconcile forward "
-    "render render_unit",
+    "render render_unit ruleset",
     # doing
-    3: "adapter atomic bus chardev events firewall forwards host image journal network qmp ruleset run sysctl "
+    3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp ruleset run sysctl "
     "systemd udp_relay units volume",
     # serving
     4: "__init__ __main__ adapters api api_v2 apply bmc console guest nodes relay service status",

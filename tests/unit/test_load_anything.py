@@ -64,9 +64,7 @@ def check(content: bytes) -> None:
 )
 @example('kind: NetworkNamespace\nname: n\nroutes: [{to: "a\\b", via: "\\a"}, {to: "a\\b", via: 10.0.0.1}]\n')
 @example('kind: Network\nname: n\ntype: "\\a"\naddress: "\\a/1"\naddresses: "\\a"\n')
-@example(
-@example("kind: NetworkNamespace\nname: n\ninterfaces: [{network: n, addresses: [10.0.0.1/24]}]\n---\nkind: Node\nname: \"\\b\"\n")
-)
+@example('kind: Node\nname: "\\b"\ncpu: 1\ninterfaces: [a, "a\\b"]\n')
 def test_any_pieces_of_yaml(text: str) -> None:
     check(text.encode())
 

@@ -52,6 +52,31 @@ def test_a_cluster_made_without_a_file_can_be_validated() -> None:
     assert said(cluster(node(interfaces=("net0",)), networks=(NET0,))) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: Network\nname: 1234567890123456\ntype: external\nuse-nat: false\n", "name: expected "),
+        ("kind: Network\nname: invalid\ntype: invalid\nuse-nat: false\n", "type: expected "),
+        ("kind: NetworkNamespace\nname:\ninterfaces: [{network: n}]\n", '"name" is empty'),
+        ("kind: NetworkNamespace\nname: core\napps: [{name: a, command: [ip]}]\n", 'missing key "interfaces"'),
+        ("kind: NetworkNamespace\nname: core\ninterfaces: []\n", "interfaces: expected at least one interface"),
+        (
+            "kind: NetworkNamespace\nname: core\ninterfaces: [{network: n}]\napps: [{name: a}]\n",
+            'missing key "command"',
+        ),
+        ("kind: Node\nname: n\ncpu: 8\nvolumes: [{kind: hostPath, name: d, path: d}]\n", "expected an absolute path"),
+        ("kind: Node\nname: n\ncpu: 1\nsmp: {cpus: 1}\n", 'both "cpu" and "smp" are written'),
+        ("kind: Node\nname: n\n", 'missing key "cpu" or "smp"'),
+    ],
+)
+def test_what_v2_refuses_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """The rejections of v2's types/cluster_test.go."""
+    (tmp_path / "c.yml").write_text(text)
+    with pytest.raises(InvalidCluster) as caught:
+        read([tmp_path / "c.yml"], "test", frozenset({"n"}))
+    assert any(message in mistake.message for mistake in caught.value.mistakes)
+
+
 # -- limits, from both sides ------------------------------------------------------------------------------------------
 
 
