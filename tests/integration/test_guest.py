@@ -97,7 +97,7 @@ def test_shell_answers_and_bmc_address_arrives(images: Images, tmp_path: Path) -
         assert guest.console.run("hostname") == "1234abcd"
         assert guest.console.run("readlink /dev/virtio-ports/placemat").startswith("../vport")
         # Job control: the interrupt character reaches what runs in the foreground, and the shell lives on.
-        guest.console.send("echo started; sleep 1000\n")
+        guest.console.send("sh -c 'echo started; exec sleep 1000'\n")
         guest.console.expect("^started\n")
         guest.console.send("\x03")
         guest.console.expect("^root@.*# ")
