@@ -77,7 +77,8 @@ def _dangling(at: At, field_name: str, kind: str, name: str, known: Collection[s
     if name in known or (not at.readable(field) and not name):
         return
     hint = did_you_mean(name, known) or (f"there is no {kind} in these files" if not known else "")
-    yield at.error(field_name, f"{key_of(field)}: no {kind} is called {quote(name)}", hint)
+    what = "Network or bridge of the host" if kind == "Network" else kind
+    yield at.error(field_name, f"{key_of(field)}: no {what} is called {quote(name)}", hint)
 
 
 def _after(namespace: NetworkNamespace) -> Iterator[Mistake]:

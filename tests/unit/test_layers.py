@@ -21,8 +21,8 @@ LAYERS = {
     2: "plan plan_apps plan_confinement plan_console plan_network plan_nodes plan_volumes qemu reconcile forward "
     "render render_unit ruleset",
     # doing
-    3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp ruleset run sysctl "
-    "systemd udp_relay units volume",
+    3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp run sysctl "
+    "systemd udp_relay unit_log units volume",
     # serving
     4: "__init__ __main__ adapters api api_v2 apply bmc console guest nodes relay service status",
 }

@@ -224,7 +224,7 @@ def test_host_addresses_may_be_anycast() -> None:
 
 def test_bridges_of_the_host_can_be_named() -> None:
     docker = cluster(node(interfaces=("docker0",)))
-    assert said(docker) == ['interfaces: no Network is called "docker0"']
+    assert said(docker) == ['interfaces: no Network or bridge of the host is called "docker0"']
     assert said(docker, bridges=frozenset({"docker0"})) == []
 
 
