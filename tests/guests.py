@@ -179,9 +179,9 @@ class Guest:
         self.folder.mkdir(parents=True, exist_ok=True)
         listeners = {name: self._listen(name) for name in ("console", "guest", "qmp")}
         descriptors = {name: listener.fileno() for name, listener in listeners.items()}
-        self.process = subprocess.Popen(
-            self.argv(descriptors), stdin=subprocess.DEVNULL, pass_fds=list(descriptors.values())
-        )
+        # QEMU ends with the tests, however they end.
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", *self.argv(descriptors)]
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=list(descriptors.values()))
         for listener in listeners.values():
             listener.close()
         self.console = Console.connect(self.folder / "console")
