@@ -8,6 +8,7 @@ from .events import Events
 from .facts import Settings
 from .firewall import Firewalls
 from .network import Bridges, Namespaces, Taps
+from .passage import Passages
 from .resources import Kind
 from .sysctl import Sysctls
 from .systemd import Systemd
@@ -20,6 +21,7 @@ def make_adapters(settings: Settings, systemd: Systemd, events: Events) -> Mappi
         "sysctl": Sysctls(settings.run_dir),
         "bridge": Bridges(),
         "firewall": Firewalls(),
+        "passage": Passages(),
         "netns": Namespaces(),
         "tap": Taps(),
         "unit": Units(systemd),

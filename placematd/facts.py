@@ -25,6 +25,17 @@ class Ovmf(NamedTuple):
     vars: Path
 
 
+class ForwardChain(NamedTuple):
+    """A chain of somebody else's firewall.
+
+    `family` is one of nftables (ip, ip6, inet), or the program: iptables-legacy, ip6tables-legacy.
+    """
+
+    family: str
+    table: str
+    chain: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Host:
     """Facts of the machine that a plan depends on."""
@@ -42,6 +53,8 @@ class Host:
     """Bridges of the host that are not ours, which interfaces may name too."""
     private_files: frozenset[Path] = frozenset()
     """Image files of the cluster that `QEMU_USER` cannot read where they are."""
+    closed_chains: tuple[ForwardChain, ...] = ()
+    """Where what the cluster forwards must be accepted, or somebody else's firewall may drop it."""
 
 
 @dataclass(frozen=True, kw_only=True)

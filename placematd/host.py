@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import MissingTool
-from .facts import QEMU_USER, Accelerator, AcceleratorSetting, Host, Ovmf, Settings
+from .errors import MissingTool, StepError
+from .facts import QEMU_USER, Accelerator, AcceleratorSetting, ForwardChain, Host, Ovmf, Settings
 from .models import Cluster, HostPathVolume, LocaldsVolume
 from .network import Link, Netlink, attempt
+from .passage import REFUSED, observe_closed_chains
 from .run import SBIN, find
 
 KVM_GROUP = "kvm"
@@ -56,6 +57,7 @@ def observe_host(settings: Settings, cluster: Cluster, root: Path = Path("/")) -
         mtu=mtu,
         bridges=foreign_bridges(links, settings.cluster),
         private_files=frozenset(image.file for image in cluster.images if image.file and is_private(image.file, user)),
+        closed_chains=forward_chains(cluster),
     )
 
 
@@ -152,6 +154,20 @@ def path_mtu(uplinks: Iterable[Link | None], links: Iterable[Link]) -> int | Non
     hardware = [link.mtu for link in links if link.kind == "" and link.up and link.name != "lo"]
     mtu = uplink.mtu if uplink else min(hardware, default=0)
     return mtu if 0 < mtu <= LARGEST_ETHERNET_MTU else None
+
+
+def forward_chains(cluster: Cluster) -> tuple[ForwardChain, ...]:
+    """Where a firewall of the host may drop what the cluster forwards; only root is told. Raises StepError."""
+    if os.geteuid() != 0 or not any(network.type != "bmc" for network in cluster.networks):
+        return ()
+    try:
+        return observe_closed_chains()
+    except MissingTool:
+        return ()  # `missing_tools` says so
+    except StepError as error:
+        if REFUSED not in error.answer:
+            raise
+        return ()  # root in name only (user_namespaces(7)): the start will say so
 
 
 def foreign_bridges(links: Iterable[Link], cluster: str) -> frozenset[str]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LINK_NAME_BYTES = 15
+CLUSTER_NAME_BYTES = 43
+"""So that a mark, which may hold the cluster's name twice, fits the 127 bytes of a comment in nftables."""
+PASSAGE_NAME_BYTES = 50
 
 
 def _hash(*parts: str) -> bytes:
@@ -91,6 +94,13 @@ def init_unit(cluster: str, namespace: str) -> str:
 def table_name(cluster: str) -> str:
     """The cluster's nftables table (family inet)."""
     return "placemat-" + cluster
+
+
+def passage_name(family: str, table: str, chain: str) -> str:
+    """The rules of a cluster in a chain of somebody else's; short enough for their comment, which holds the mark."""
+    name = ":".join((family, table, chain))
+    fits = len(name) <= PASSAGE_NAME_BYTES and re.fullmatch(r"[!-~]+", name)
+    return name if fits else f"{family}:{_hash(name).hex()[:16]}"
 
 
 def node_uuid(cluster: str, node: str) -> str:

@@ -11,7 +11,7 @@ from .facts import Host, Settings
 from .models import Cluster
 from .plan_apps import app_units
 from .plan_console import console_unit_of
-from .plan_network import bridges, firewall, namespaces, sysctls
+from .plan_network import bridges, firewall, namespaces, passages, sysctls
 from .plan_nodes import NodePlan, node_plan, node_unit, taps, tpm_unit
 from .plan_volumes import cached_images, node_volumes
 from .resources import Key, Resource
@@ -54,6 +54,7 @@ def plan(cluster: Cluster, host: Host, settings: Settings) -> Plan:
             *sysctls(cluster),
             *bridges(cluster, host),
             *firewall(cluster),
+            *passages(cluster, host),
             *(part for netns in namespaces(cluster, host) for part in (netns, *app_units(cluster, netns.name))),
             *cached_images(cluster, host, settings),
             *(volume for node in cluster.nodes for volume in node_volumes(cluster, node, host, settings)),

@@ -1,12 +1,12 @@
 """What a cluster needs of the host's network: sysctls, bridges, the firewall table, network namespaces."""
 
 from collections.abc import Iterator
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, collapse_addresses
 
 from .facts import Host
 from .models import Cluster, IPInterface, NamespaceInterface, Network, NetworkNamespace
-from .names import mac_address, table_name, veth_name
-from .resources import Bridge, Firewall, Key, Netns, Sysctl, Veth
+from .names import mac_address, passage_name, table_name, veth_name
+from .resources import Bridge, Firewall, Key, Netns, Passage, Sysctl, Veth
 
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 """IP version -> the sysctl that makes a network stack a router."""
@@ -52,16 +52,37 @@ def firewall(cluster: Cluster) -> Iterator[Firewall]:
 
     The reachability of spec section 2: external networks without NAT and BMC networks get no rule at all.
     """
-    forwarded = [network.name for network in cluster.networks if network.type == "internal" or _has_nat(network)]
-    if forwarded:
-        owner = f"Network {', '.join(forwarded)}"
-        yield Firewall(name=table_name(cluster.name), owner=owner, rules=_rules(cluster, forwarded))
+    if forwarded := _forwarded(cluster):
+        rules = _rules(cluster, forwarded)
+        yield Firewall(name=table_name(cluster.name), owner=_owners(forwarded), rules=rules)
 
 
-def _rules(cluster: Cluster, forwarded: list[str]) -> str:
+def passages(cluster: Cluster, host: Host) -> Iterator[Passage]:
+    """The same reachability in each chain of the host's own firewall that might drop what passes."""
+    if forwarded := _forwarded(cluster):
+        for family, table, chain in host.closed_chains:
+            yield Passage(
+                name=passage_name(family, table, chain),
+                owner=_owners(forwarded),
+                family=family,
+                table=table,
+                chain=chain,
+                interfaces=forwarded,
+            )
+
+
+def _forwarded(cluster: Cluster) -> tuple[str, ...]:
+    return tuple(network.name for network in cluster.networks if network.type == "internal" or _has_nat(network))
+
+
+def _owners(networks: tuple[str, ...]) -> str:
+    return f"Network {', '.join(networks)}"
+
+
+def _rules(cluster: Cluster, forwarded: tuple[str, ...]) -> str:
     interfaces = ", ".join(f'"{name}"' for name in forwarded)
     forward = [f"iifname {{ {interfaces} }} accept", f"oifname {{ {interfaces} }} accept"]
-    masquerade = [_masquerade(address) for _, address in _masqueraded(cluster)]
+    masquerade = [_masquerade(network, address) for network, address in _masqueraded(cluster)]
     chains = _chain("forward", "filter hook forward priority filter", forward)
     if masquerade:
         chains += _chain("postrouting", "nat hook postrouting priority srcnat", masquerade)
@@ -72,9 +93,13 @@ def _chain(name: str, hook: str, rules: list[str]) -> str:
     return "\n".join([f"chain {name} {{", f"\ttype {hook}; policy accept;", *(f"\t{rule}" for rule in rules), "}\n"])
 
 
-def _masquerade(address: IPInterface) -> str:
+def _masquerade(network: Network, address: IPInterface) -> str:
+    """From one of the network's subnets to anywhere but its subnets."""
     family = "ip" if isinstance(address, IPv4Interface) else "ip6"
-    return f"{family} saddr {address.network} {family} daddr != {address.network} masquerade"
+    every = [other.network for other in network.all_addresses if other.version == address.version]
+    inside = [str(subnet) for subnet in collapse_addresses(every)]  # type: ignore[type-var]
+    subnets = inside[0] if len(inside) == 1 else f"{{ {', '.join(inside)} }}"
+    return f"{family} saddr {address.network} {family} daddr != {subnets} masquerade"
 
 
 def _masqueraded(cluster: Cluster) -> Iterator[tuple[Network, IPInterface]]:

@@ -11,13 +11,13 @@ from .names import OwnerMark
 from .plan import Plan
 from .resources import Key, Kind, Resource, VolumeFile, key_of
 
-UPDATED_IN_PLACE: frozenset[Kind] = frozenset({"sysctl", "bridge", "firewall", "image"})
+UPDATED_IN_PLACE: frozenset[Kind] = frozenset({"sysctl", "bridge", "firewall", "passage", "image"})
 """Kinds whose adapter's `create` makes an older one of ours what it should be; others are removed first."""
 
 KEPT: frozenset[Kind] = frozenset({"image", "volume"})
 """What outlives the cluster and is never removed."""
 
-REMOVED: tuple[Kind, ...] = ("unit", "tap", "netns", "firewall", "bridge", "sysctl")
+REMOVED: tuple[Kind, ...] = ("unit", "tap", "netns", "passage", "firewall", "bridge", "sysctl")
 """The order in which kinds are removed: users before what they use."""
 
 UNITS_REMOVED = ("node", "app", "init", "tpm", "console")

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 
 from .plan import Plan
 from .render_unit import unit_file
-from .resources import Bridge, CachedImage, Firewall, Netns, Resource, Sysctl, Tap, UnitResource, VolumeFile
+from .resources import Bridge, CachedImage, Firewall, Netns, Passage, Resource, Sysctl, Tap, UnitResource, VolumeFile
 from .unit import Unit
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -70,6 +70,8 @@ def _inputs(resource: Resource) -> Iterator[str]:
             yield _mtu(resource.mtu)
         case Firewall():
             yield from resource.rules.expandtabs(4).splitlines()
+        case Passage():
+            yield f"accept {', '.join(resource.interfaces)} in {resource.family} {resource.table} {resource.chain}"
         case Netns():
             yield from _netns(resource)
         case CachedImage():

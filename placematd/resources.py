@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, cast
 from .names import OwnerMark
 from .unit import Unit
 
-Kind = Literal["sysctl", "bridge", "firewall", "netns", "image", "volume", "tap", "unit"]
+Kind = Literal["sysctl", "bridge", "firewall", "passage", "netns", "image", "volume", "tap", "unit"]
 
 
 class Key(NamedTuple):
@@ -81,6 +81,16 @@ class Firewall(Resource):
     """The cluster's nftables table (family inet); `rules` is the text inside its braces."""
 
     rules: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage(Resource):
+    """Rules at the head of a chain of somebody else's firewall that accept what comes from or goes to `interfaces`."""
+
+    family: str
+    table: str
+    chain: str
+    interfaces: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +187,7 @@ KINDS: Mapping[type, Kind] = {
     Sysctl: "sysctl",
     Bridge: "bridge",
     Firewall: "firewall",
+    Passage: "passage",
     Netns: "netns",
     CachedImage: "image",
     VolumeFile: "volume",

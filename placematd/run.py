@@ -14,6 +14,8 @@ PACKAGES: Mapping[str, str] = {
     "cloud-localds": "cloud-image-utils",
     "genisoimage": "genisoimage",
     "ip": "iproute2",
+    "ip6tables-legacy-restore": "iptables",
+    "iptables-legacy-restore": "iptables",
     "journalctl": "systemd",
     "modprobe": "kmod",
     "newuidmap": "uidmap",

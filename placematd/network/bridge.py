@@ -10,6 +10,8 @@ What differs from the kernel's defaults, and why:
 - LLDP and 802.1X are forwarded as by a cable (`netlink.GROUP_FWD_MASK`).
 - Router advertisements are ignored: a simulated router must not give the host a default route. Without an IPv6 address
   of its own the host also takes no link-local one, so it is not part of a network that it has no address in.
+- No duplicate address detection: the MAC is derived and so unique, and for two seconds the host would have no
+  link-local address to look for its neighbours with, so that nothing could be forwarded to them.
 """
 
 from collections.abc import Sequence
@@ -55,6 +57,7 @@ class Bridges:
     def _configure(self, netlink: Netlink, index: int, resource: Bridge, mark: OwnerMark) -> None:
         netlink.set_link(index, alias=unfinished(mark), mtu=resource.mtu)
         write_sysctl(f"net/ipv6/conf/{resource.name}/accept_ra", "0", self._proc_sys)
+        write_sysctl(f"net/ipv6/conf/{resource.name}/accept_dad", "0", self._proc_sys)
         netlink.set_link_local(index, wanted=any(address.version == 6 for address in resource.addresses))
         netlink.set_link(index, up=True)
         set_addresses(netlink, index, resource.addresses)

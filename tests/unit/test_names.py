@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from placematd import names
-from placematd.names import NodePaths, OwnerMark
+from placematd.names import CLUSTER_NAME_BYTES, NodePaths, OwnerMark, passage_name
 
 
 def test_names_do_not_change_between_releases() -> None:
@@ -118,3 +118,12 @@ def test_mark_of_a_unit_with_an_escaped_name() -> None:
 )
 def test_no_mark(text: str) -> None:
     assert OwnerMark.parse(text) is None
+
+
+@pytest.mark.parametrize("chain", ["FORWARD", "x" * 200, "with space", "ü"])
+def test_mark_of_a_passage_fits_the_comment_of_an_nftables_rule(chain: str) -> None:
+    name = passage_name("inet", "firewalld", chain)
+    mark = OwnerMark("c" * CLUSTER_NAME_BYTES, "passage", name, "0" * 12)
+    assert len(str(mark).encode()) <= 127
+    assert OwnerMark.parse(str(mark)) == mark
+    assert name != passage_name("inet", "firewalld", chain + "y")

@@ -10,7 +10,7 @@ import pytest
 from samples import BOOT, CLUSTER, HOST, NET0, SETTINGS, WORKER
 
 from placematd.errors import NotFound, PlacematError
-from placematd.facts import QEMU_USER, Host, Settings
+from placematd.facts import QEMU_USER, ForwardChain, Host, Settings
 from placematd.models import (
     App,
     Cluster,
@@ -193,6 +193,31 @@ def test_firewall_gives_v2s_reachability() -> None:
         "\tip6 saddr fd00::/64 ip6 daddr != fd00::/64 masquerade\n"
         "}\n"
     )
+
+
+def test_what_is_forwarded_passes_each_chain_of_the_host_that_may_drop_it() -> None:
+    chains = (ForwardChain("ip", "filter", "DOCKER-USER"), ForwardChain("inet", "firewalld", "filter_FORWARD"))
+    networks = (
+        external("ext", "10.0.0.1/24"),
+        external("quiet", "10.9.0.1/24", nat=False),
+        Network(name="int", type="internal"),
+        Network(name="bmc", type="bmc", address=ip_interface("10.1.0.1/24")),
+    )
+    host = replace(HOST, closed_chains=chains)
+    passages = of_kind(plan(Cluster(name="dc", networks=networks), host, SETTINGS), "passage")
+    assert [(passage.name, passage.family, passage.table, passage.chain) for passage in passages] == [
+        ("ip:filter:DOCKER-USER", *chains[0]),
+        ("inet:firewalld:filter_FORWARD", *chains[1]),
+    ]
+    assert {passage.interfaces for passage in passages} == {("ext", "int")}
+    assert of_kind(plan(Cluster(name="dc", networks=networks[1:2]), host, SETTINGS), "passage") == []
+
+
+def test_what_stays_in_a_network_of_several_subnets_is_not_masqueraded() -> None:
+    network = external("ext", "10.0.0.1/24", "10.1.0.1/24", "10.1.0.2/25", "fd00::1/64")
+    (table,) = of_kind(plan(Cluster(name="dc", networks=(network,)), HOST, SETTINGS), "firewall")
+    assert "ip saddr 10.0.0.0/24 ip daddr != { 10.0.0.0/24, 10.1.0.0/24 } masquerade" in table.rules
+    assert "ip6 saddr fd00::/64 ip6 daddr != fd00::/64 masquerade" in table.rules
 
 
 def test_no_firewall_without_need() -> None:
