@@ -25,6 +25,8 @@ log = logging.getLogger("placematd")
 THREADS = 8
 PARALLEL_KINDS = frozenset({"image", "volume"})
 PARALLEL_UNITS = frozenset({"node", "tpm", "console"})
+REMOVED_SIDE_BY_SIDE = frozenset({"netns", "tap", "bridge"})
+"""Taking a link or namespace away is mostly waiting, for the kernel's grace periods."""
 KEPT_KINDS = frozenset({"image", "volume"})
 """What outlives a cluster, and so is not undone either."""
 
@@ -39,6 +41,8 @@ def wave_of(change: Change) -> str:
     if kind == "unit":
         part = name.split("-")[2]  # placemat-CLUSTER-PART-...: the escaped cluster has no dash
         return f"unit {part}" if part in PARALLEL_UNITS or change.resource is None else str(change.key)
+    if change.resource is None and kind in REMOVED_SIDE_BY_SIDE:
+        return kind
     return str(change.key)
 
 

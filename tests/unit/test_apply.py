@@ -88,6 +88,20 @@ def test_waves_keep_the_order_and_put_only_independent_changes_side_by_side() ->
     ]
 
 
+def test_links_and_namespaces_are_removed_side_by_side_kind_by_kind() -> None:
+    keys = [Key("tap", "t0"), Key("tap", "t1"), Key("netns", "a"), Key("netns", "b"), Key("firewall", "f")]
+    keys += [Key("bridge", "net0"), Key("bridge", "net1"), Key("sysctl", "x"), Key("sysctl", "y")]
+    removals = [Change(key, None, "gone") for key in keys]
+    assert [[change.key.name for change in wave] for wave in waves(removals)] == [
+        ["t0", "t1"],
+        ["a", "b"],
+        ["f"],
+        ["net0", "net1"],
+        ["x"],
+        ["y"],
+    ]
+
+
 def test_nodes_start_side_by_side() -> None:
     all_here = threading.Barrier(len(NODES))
     memory = Memory(on_create=lambda resource: all_here.wait(30) and None)
