@@ -81,6 +81,9 @@ def check_names(cluster: Cluster, run_dir: Path) -> Iterator[Mistake]:
     """Names that the kernel, systemd or QEMU would refuse once they are part of something."""
     if not re.fullmatch(NAME.pattern, cluster.name):
         yield Mistake(NOWHERE, "Cluster", f"name: expected {NAME.expected}, found {quote(cluster.name)}")
+    elif len(cluster.name) > names.CLUSTER_NAME_BYTES:
+        expected = f"at most {names.CLUSTER_NAME_BYTES} characters (it is part of a comment in nftables)"
+        yield Mistake(NOWHERE, "Cluster", f"name: expected {expected}, found {len(cluster.name)}")
     for network in cluster.networks:
         yield from _link_name(network)
     for node in cluster.nodes:
