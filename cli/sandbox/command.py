@@ -126,7 +126,7 @@ def _run(signals: Signals, sandbox: Sandbox, argv: Sequence[str]) -> int:
         if sandbox.inside.running.stale_cgroup:
             typer.echo("placemat-cli sandbox: removed the cgroup of an earlier sandbox that was killed", err=True)
         status = signals.run(sandbox.inside, argv)
-        if error := sandbox.error():
+        if error := sandbox.error(status):
             raise error
         return status
 

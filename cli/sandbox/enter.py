@@ -5,6 +5,7 @@ killed when this process is.
 """
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -81,7 +82,9 @@ def execute(go: socket.socket, slave: str | None, directory: str, argv: list[str
         die_with_parent(signal.SIGKILL)
         go.send(b".")  # fails where the parent ended before the line above
         status = NOT_FOUND
-        os.execvp(argv[0], argv)
+        # Not execvp(): a directory of PATH that we may not read would count as found.
+        path = argv[0] if "/" in argv[0] else shutil.which(argv[0])
+        os.execv(path or argv[0], argv)
     except FileNotFoundError as error:
         _say(f"{error.filename or argv[0]}: not found in the sandbox")
     except OSError as error:

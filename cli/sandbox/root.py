@@ -2,7 +2,8 @@
 
 Runs as process 1 of the new namespaces, before systemd. Root gets an overlay of every file system: all is writable,
 all is forgotten. An ordinary user cannot (a copy-up needs an owner that the user namespace has), and gets
-the machine's directories read-only, with copies of /etc and the frame of /var that belong to the user.
+the machine's directories read-only, with copies of /etc and the frame of /var that belong to the user. Root gets that
+too where the kernel refuses the overlay.
 Only the directories of `Spec.writable` are the real ones in both.
 """
 
@@ -19,7 +20,6 @@ from .syscalls import (
     MS_NOEXEC,
     MS_NOSUID,
     MS_PRIVATE,
-    MS_RDONLY,
     MS_REC,
     bind,
     make_read_only,
@@ -57,10 +57,8 @@ def build(spec: Spec, *, rootless: bool) -> Path:
     _tmpfs(STAGING, "0755")
     root = Path(STAGING, "root")
     root.mkdir()
-    if rootless:
+    if rootless or not _overlay(root, lower):
         _copy_frame(root)
-    else:
-        _overlay(root, lower)
     _mount_kernel(root, rootless=rootless)
     for name, mode in FRESH.items():
         _tmpfs(_directory(root / name), mode)
@@ -96,10 +94,14 @@ def _mount_points() -> list[str]:
     return [point for point in points if point != "/" and not any(Path(point).is_relative_to(path) for path in own)]
 
 
-def _overlay(root: Path, mount_points: list[str]) -> None:
+def _overlay(root: Path, mount_points: list[str]) -> bool:
+    """False where / takes no overlay: it is one itself twice over (a sandbox in a sandbox in a container)."""
     layers = Path(STAGING, "layers")
     layers.mkdir()
-    _overlay_one("/", str(root), layers / "root")
+    try:
+        _overlay_one("/", str(root), layers / "root")
+    except OSError:
+        return False
     for number, point in enumerate(mount_points):
         target = root / point.lstrip("/")
         if not target.exists():  # covered by another mount
@@ -111,6 +113,7 @@ def _overlay(root: Path, mount_points: list[str]) -> None:
             _overlay_one(point, str(target), layers / str(number))
         except OSError:  # a file system that overlayfs does not take, such as FAT
             bind(point, str(target), read_only=True)
+    return True
 
 
 def _overlay_one(lower: str, target: str, layer: Path) -> None:
@@ -140,10 +143,9 @@ def _copy_frame(root: Path) -> None:
     for name in KERNEL:
         (root / name).mkdir()
     _copy_tree(Path("/etc"), root / "etc")
-    skip = {Path(name).relative_to("var") for name in (*FRESH, *DATA)}
-    _show(Path("/var"), root / "var", skip={*(str(path) for path in skip if len(path.parts) == 1), "lib", "cache"})
-    for part in ("lib", "cache"):
-        _show(Path("/var", part), root / "var" / part, skip={path.name for path in skip if path.parts[0] == part})
+    for frame in ("var", "var/lib", "var/cache"):
+        own = (Path(name) for name in (*FRESH, *DATA, "var/lib", "var/cache"))
+        _show(Path("/", frame), root / frame, skip={path.name for path in own if path.parent == Path(frame)})
 
 
 def _show(source: Path, target: Path, skip: set[str]) -> None:
@@ -158,7 +160,7 @@ def _show(source: Path, target: Path, skip: set[str]) -> None:
         elif entry.is_dir():
             shown.mkdir()
             bind(entry.path, str(shown), read_only=True)
-        elif entry.is_file():
+        elif entry.is_file() and source != Path("/"):
             shown.touch()
             bind(entry.path, str(shown), read_only=True)
 
@@ -182,7 +184,11 @@ def _copy_tree(source: Path, target: Path) -> None:
 def _mount_kernel(root: Path, *, rootless: bool) -> None:
     quiet = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("proc", _directory(root / "proc"), "proc", quiet)
-    mount("sysfs", _directory(root / "sys"), "sysfs", quiet | MS_RDONLY)
+    # Twice: "ip netns exec" takes one off, and a user namespace may mount sysfs anew only where one is left, and that
+    # one's file system is not read-only, which is why the mount is (mount_too_revealing in fs/namespace.c).
+    sys = _directory(root / "sys")
+    mount("sysfs", sys, "sysfs", quiet)
+    bind(sys, sys, read_only=True)
     mount("cgroup2", str(root / "sys/fs/cgroup"), "cgroup2", quiet, "nsdelegate")
     if not rootless:
         _protect_proc(root / "proc")

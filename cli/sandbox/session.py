@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import IO, TypedDict, Union, Unpack
 
 from placematd.errors import PlacematError, StepError
 
-from . import registry
+from . import cgroup, registry
 from .checks import Missing, NotReady
 from .registry import Running
 from .spec import BOOT_TIMEOUT_SECONDS, DEFAULT_NAME, Spec, check_name, enter_argv, placematd, units
@@ -31,6 +32,9 @@ _OF_THE_SESSION_OUTSIDE = (
     "XDG_RUNTIME_DIR",
     "XDG_SESSION_ID",
 )
+
+
+CLEAN_UP_SECONDS = 10.0
 
 
 class PopenOptions(TypedDict, total=False):
@@ -126,6 +130,10 @@ def join(name: str = DEFAULT_NAME, *, uid: int | None = None, launcher: Sequence
     return Entrance(running, pidfd, launcher)
 
 
+def _has_ended(pidfd: int, timeout_seconds: float) -> bool:
+    return bool(select.select([pidfd], [], [], timeout_seconds)[0])
+
+
 class Sandbox:
     """A systemd of one's own as a context manager: made on entry, gone without a trace on exit.
 
@@ -184,10 +192,8 @@ class Sandbox:
         answer = json.loads(message) if message else {}
         if "missing" in answer:
             raise NotReady(tuple(Missing(**item) for item in answer["missing"]))
-        if "error" in answer:
-            raise StepError(**answer["error"])
         if not fds:
-            raise StepError(f"start sandbox {self.spec.name}", "its supervisor has ended")
+            raise self._error(message)
         return Running(**answer), fds[0]
 
     def __exit__(
@@ -200,20 +206,35 @@ class Sandbox:
         if self.control is not None:
             self.control.close()
             self.control = None
-            self.supervisor.wait()
+            if self.supervisor.wait() < 0:
+                self._clean_up()
         if self.entrance is not None:
             self.entrance.close()
             self.entrance = None
 
-    def error(self) -> StepError | None:
-        """Why the sandbox ended by itself, once it has."""
+    def _clean_up(self) -> None:
+        """In place of a supervisor that was killed, with which the kernel ends the sandbox."""
+        if self.entrance is not None:
+            _has_ended(self.entrance.pidfd, CLEAN_UP_SECONDS)
+            cgroup.remove(Path(self.entrance.running.cgroup), CLEAN_UP_SECONDS)
+
+    def error(self, status: int = 0) -> StepError | None:
+        """Why the sandbox ended by itself, once it has; `status` is a command's that may have been killed with it."""
         if self.control is None:
             return None
+        # The kernel kills the commands a moment before their process 1 is gone.
+        if _has_ended(self.inside.pidfd, 0.2 if status == 128 + signal.SIGKILL else 0):
+            select.select([self.control], [], [], CLEAN_UP_SECONDS)
         try:
             message = self.control.recv(1 << 20, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
-        return StepError(**json.loads(message)["error"]) if message else None
+        return self._error(message)
+
+    def _error(self, message: bytes) -> StepError:
+        if not message:
+            return StepError(f"run sandbox {self.spec.name}", "its supervisor has ended")
+        return StepError(**json.loads(message)["error"])
 
     @property
     def inside(self) -> Entrance:

@@ -28,6 +28,7 @@ from .spec import Spec, enter_argv, home, real_directories
 from .syscalls import adopt_orphans
 
 CONSOLE_LINES = 30
+KILL_SECONDS = 10
 _CONTROL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()].|\r")
 
 
@@ -157,6 +158,8 @@ class Supervisor:
 
     def _journal(self) -> list[str]:
         """The last lines of the sandbox's journal, where it still has one."""
+        if select.select([self.pidfd], [], [], 0)[0]:
+            return []
         argv = enter_argv(
             self.pidfd, self.cgroup, "/", ("journalctl", "--boot", "--no-pager", "--lines=20", "--output=cat")
         )
@@ -202,8 +205,10 @@ def _kill(leader: int, pidfd: int) -> None:
     """End the PID namespace: the kernel kills all in it and lets go of process 1 when they are gone."""
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        os.waitpid(leader, 0)
+    # It stays where a command that was run in it has ended, and the machine's own init has not taken note.
+    if select.select([pidfd], [], [], KILL_SECONDS)[0]:
+        with suppress(ChildProcessError):
+            os.waitpid(leader, 0)
 
 
 def _report(control: socket.socket, error: Exception) -> None:
