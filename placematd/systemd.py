@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 from .bus import Connection, Refused, Worker, variant
 from .errors import NotOurs, StepError, TimedOut, WrongState
 from .names import OwnerMark
-from .run import run
 from .unit import Unit, Value
+from .unit_log import last_lines
 
 log = logging.getLogger("placematd")
 
@@ -257,13 +257,8 @@ class Systemd:
             number = "signal" if properties.result in ("signal", "core-dump") else "exit status"
             answer += f": {properties.result}, {number} {properties.exit_status}"
             answer += f" ({os.strerror(properties.errno)})" if properties.errno else ""
-        with suppress(StepError):  # the journal only explains; the error stands without it
-            run(["journalctl", "--sync"], timeout_seconds=5)
-            lines = run(
-                ["journalctl", "-u", name, "-n", "5", "-o", "cat", "--no-pager"], timeout_seconds=5
-            ).splitlines()
-            answer += "; the journal ends: " + " | ".join(lines) if lines else ""
-        return answer
+        lines = last_lines(name)
+        return answer + ("; the journal ends: " + " | ".join(lines) if lines else "")
 
     # -- in the worker thread ------------------------------------------------------------------------------------------
 
