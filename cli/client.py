@@ -115,17 +115,21 @@ class Api:
         return cast(dict[str, list[Change]], answer)["changes"]
 
     def events(self) -> EventStream:
-        """The event stream; it waits without limit."""
-        connection = _UnixConnection(self._path, None)
+        """The event stream; between events it waits without limit."""
+        connection = _UnixConnection(self._path, TIMEOUT_SECONDS)
         try:
             connection.request("GET", "/v1/events")
             raw = connection.sock
             response = connection.getresponse()
             if response.status != http.client.OK:
                 _raise(response.status, response.read())
+            raw.settimeout(None)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._unreachable(error) from error
+        except BaseException:
+            connection.close()
+            raise
         return EventStream(connection, response, raw)
 
     def console(self, name: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Console:

@@ -14,6 +14,7 @@ from .client import Api, EventStream
 
 _RETRY_SECONDS = 0.1
 _QUIET_SECONDS = 0.3
+_JOIN_SECONDS = 1.0
 
 
 class Follower:
@@ -38,7 +39,7 @@ class Follower:
             self._ended.set()
             if self._stream:
                 self._stream.close()
-        self._thread.join()
+        self._thread.join(_JOIN_SECONDS)  # not for ever: a service that hangs must not keep us
 
     @property
     def connected(self) -> bool:

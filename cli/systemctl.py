@@ -96,6 +96,7 @@ def job(*arguments: str) -> "Iterator[subprocess.Popen[str]]":
     process = subprocess.Popen(
         [find("systemctl"), "--no-ask-password", *arguments],
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,

@@ -143,8 +143,9 @@ def write_settings(target: Target, places: Places) -> None:
         files = ":".join(map(str, target.files))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(environment_file.render(dict(places.overrides) | {"PLACEMAT_FILES": files}))
-    except PermissionError as error:
-        raise CommandFailed(f"write {path}: permission denied (be root, or use placemat-cli sandbox)") from error
+    except OSError as error:
+        hint = " (be root, or use placemat-cli sandbox)" if isinstance(error, PermissionError) else ""
+        raise CommandFailed(f"write {path}: {error.strerror}{hint}") from error
 
 
 def bring_up(name: str, follower: Follower, screen: Display) -> None:

@@ -222,6 +222,14 @@ def test_a_colon_in_a_path_is_refused(cli, systemd, tmp_path):
     assert "a colon in the path" in result.err
 
 
+def test_settings_that_cannot_be_written(cli, systemd, places, file, monkeypatch):
+    (places.run / "file").touch()
+    monkeypatch.setenv("PLACEMAT_RUN_DIR", str(places.run / "file" / "below"))
+    result = cli("up", str(file))
+    assert (result.status, systemd.calls()) == (1, [])
+    assert result.err.startswith(f"error: write {places.run}/file/below/lab.conf: ")
+
+
 def test_no_wait_hands_over_to_systemd(cli, systemd, file):
     result = cli("up", "--no-wait", str(file))
     assert (result.status, result.out) == (0, "lab is starting: placemat-cli status lab\n")
