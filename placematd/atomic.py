@@ -17,12 +17,12 @@ def unfinished(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, part: Path | None = None) -> Iterator[Path]:
     """A free name to make the file under. It takes its place when the block ends well, and is removed otherwise.
 
-    Raises OSError.
+    `part` is another name for it, on the same file system. Raises OSError.
     """
-    part = unfinished(path)
+    part = part or unfinished(path)
     part.unlink(missing_ok=True)
     try:
         yield part
