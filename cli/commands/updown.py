@@ -262,5 +262,7 @@ def down(context: typer.Context, name: str = NAME_ARGUMENT, timeout: float = TIM
     except Unreachable as error:
         typer.echo(str(error))
         return
+    if not systemctl.booted():
+        raise CommandFailed("systemd is not PID 1 here, so no cluster runs (in a sandbox? placemat-cli sandbox --list)")
     was_up = take_down(cluster, session.places, timeout)
     typer.echo(f"{cluster} is down" if was_up else f"{cluster} is not running")

@@ -365,6 +365,13 @@ def test_down_of_what_is_down_is_no_error(cli, systemd, places):
     assert systemd.calls() == []
 
 
+def test_down_without_systemd(cli, systemd):
+    systemd.write("system", "offline\n")
+    result = cli("down", "lab")
+    assert result.status == 1
+    assert result.err.startswith("error: systemd is not PID 1 here")
+
+
 def test_down_has_a_deadline(cli, systemd):
     systemd.write("show", systemd.properties("active"))
     systemd.write("stop", "exec sleep 60")
