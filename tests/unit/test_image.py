@@ -8,6 +8,7 @@ import lzma
 import os
 import resource
 import shlex
+import shutil
 import signal
 import ssl
 import subprocess
@@ -217,6 +218,7 @@ def test_nobody_listens(cache: Cache, server: Server) -> None:
     assert "Connection refused" in cache.refused(server.url())
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
 def test_certificate_that_cannot_be_verified_is_not_tried_again(cache: Cache, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"

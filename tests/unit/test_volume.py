@@ -336,11 +336,38 @@ def test_failing_qemu_img_leaves_nothing(
     """It writes a half and fails, as on a full disk."""
     fake = tmp_path / "bin" / "qemu-img"
     fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\nfor last; do :; done\necho half >"$last"\necho "No space left on device" >&2\nexit 1\n')
+    fake.write_text(
+        '#!/bin/sh\nfor word; do case $word in *.part) echo half >"$word";; esac; done\n'
+        'echo "No space left on device" >&2\nexit 1\n'
+    )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
     assert "No space left" in data.refused(data.volume("raw", size="1M"))
+    assert "No space left" in data.refused(data.volume("copy", base=raw))
     assert [path.name for path in (data.directory / "c1" / "volumes").iterdir()] == ["n1"]
+
+
+def test_long_copy_tells_how_far_it_is(data: Data, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd ends a start that gives no sign of life."""
+    told = threading.Event()
+    fifo = tmp_path / "told"
+    os.mkfifo(fifo)
+    slow = tmp_path / "bin" / "qemu-img"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\n{shutil.which("qemu-img")} "$@"; [ "$1" != convert ] || cat {fifo}\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("placematd.volume.create.REPORT_SECONDS", 0.01)
+    seen: list[tuple[str, int, int | None]] = []
+
+    def progress(*report: object) -> None:
+        seen.append(report)
+        if report[1] > MIB and not told.is_set():
+            told.set()
+            fifo.write_text("")
+
+    Volumes(data.directory, progress=progress).create(data.volume("copy", base=raw), "c1")
+    assert seen[-1][0] == "volume n1/vda" and told.is_set()
 
 
 def test_killed_while_copying_is_made_again(data: Data, raw: Path) -> None:
