@@ -98,6 +98,15 @@ def listen(service: Service, directory: Path) -> list[HTTPServer]:
     return servers
 
 
+def clear(directory: Path) -> None:
+    """Remove our socket and lock, and the directories that have become empty; what still runs has its files in others."""
+    for name in ("api.sock", "lock"):
+        (directory / name).unlink(missing_ok=True)
+    for path in sorted((*directory.rglob("*"), directory), reverse=True):
+        with suppress(OSError):  # not a directory, or not empty
+            path.rmdir()
+
+
 async def serve(service: Service, notifier: Notifier) -> int:
     """Start, serve until a signal, stop; returns the exit status."""
     loop = asyncio.get_running_loop()
@@ -161,7 +170,7 @@ async def run(settings: Settings, environ: Mapping[str, str]) -> int:
                 for server in servers:
                     server.stop()
                     await server.close_all_connections()
-                (directory / "api.sock").unlink(missing_ok=True)
+                clear(directory)
     except PlacematError as error:
         log.error("%s", error)
         notifier.send(f"STATUS={error}")
