@@ -54,6 +54,8 @@ class Worker:
         """Run `function` in the thread and return what it returns, or raise what it raises."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("a callback in the bus thread must not wait for the bus thread")
+        if not self._thread.is_alive():
+            raise RuntimeError("the bus thread has ended")
         future: Future[T] = Future()
 
         def task() -> None:
@@ -72,7 +74,7 @@ class Worker:
         source.attach(self._context)
 
     def close(self) -> None:
-        """End the thread after what it has been given so far."""
+        """End the thread after what it has been given so far; harmless when repeated."""
         self._post(None)
         self._thread.join()
 
@@ -91,6 +93,7 @@ class Worker:
             if task is None:
                 return
             task()
+            self._context.iteration(False)  # busy callers do not hold signals up
 
 
 class Connection:

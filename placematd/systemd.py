@@ -139,7 +139,7 @@ class Systemd:
         self._states: dict[str, UnitState] = {}
 
     def close(self) -> None:
-        """Disconnect and end the worker thread."""
+        """Disconnect and end the worker thread; nothing can be called after that."""
         self._worker.call(self._connection.close)
         self._worker.close()
 

@@ -25,6 +25,9 @@ def test_worker_returns_raises_and_keeps_to_one_thread() -> None:
     with pytest.raises(RuntimeError, match="must not wait for the bus thread"):
         worker.call(lambda: worker.call(int))
     worker.close()
+    worker.close()
+    with pytest.raises(RuntimeError, match="has ended"):
+        worker.call(int)
 
 
 def test_worker_runs_later() -> None:
