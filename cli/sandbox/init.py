@@ -18,14 +18,17 @@ from .syscalls import (
     CLONE_NEWPID,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
+    MS_REC,
+    MS_SHARED,
     die_with_parent,
     give_up_machine_wide_powers,
+    mount,
     pivot_root,
     unshare,
 )
 
 NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP
-NOTIFY_SOCKET = "/run/placemat-sandbox.notify"
+NOTIFY_SOCKET = "/run/placemat-sandbox/notify"
 GO = b"."
 
 
@@ -63,6 +66,8 @@ def become_systemd(spec: Spec, rootless: bool, channel: socket.socket, notify: s
     master, console = devices.console(tree / "dev")
     socket.send_fds(channel, [GO], [master, console])
     pivot_root(str(tree))
+    # As systemd does it on a machine: credentials of a unit are mounted in a process beside it (LoadCredential=).
+    mount("none", "/", flags=MS_REC | MS_SHARED)
     socket.sethostname(f"placemat-{spec.name}")
     # Bound in here, read by the supervisor, which shares the socket: systemd says READY=1 when it has booted.
     notify.bind(NOTIFY_SOCKET)

@@ -23,6 +23,7 @@ MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
+MS_SHARED = 0x100000
 MNT_DETACH = 0x2
 
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture that Debian 12 has
