@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -99,7 +100,7 @@ def listen(service: Service, directory: Path) -> list[HTTPServer]:
 
 
 def clear(directory: Path) -> None:
-    """Remove our socket and lock, and the directories that have become empty; what still runs has its files in others."""
+    """Remove our socket and lock, and the directories that have become empty; what still runs has files in others."""
     for name in ("api.sock", "lock"):
         (directory / name).unlink(missing_ok=True)
     for path in sorted((*directory.rglob("*"), directory), reverse=True):
@@ -107,8 +108,8 @@ def clear(directory: Path) -> None:
             path.rmdir()
 
 
-async def serve(service: Service, notifier: Notifier) -> int:
-    """Start, serve until a signal, stop; returns the exit status."""
+async def serve(service: Service, notifier: Notifier, cancelled: threading.Event) -> int:
+    """Start, serve until a signal, stop; returns the exit status. `cancelled` is set where the start is given up."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -120,6 +121,7 @@ async def serve(service: Service, notifier: Notifier) -> int:
         await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
             notifier.send("STOPPING=1", "STATUS=stopping before the cluster was up")
+            cancelled.set()
             start.cancel()
             with suppress(asyncio.CancelledError):
                 await start
@@ -158,14 +160,15 @@ async def run(settings: Settings, environ: Mapping[str, str]) -> int:
     events.bind(asyncio.get_running_loop())
     events.listen(notifier.event)
     systemd = Systemd()
-    adapters: Mapping[Kind, Adapter[Any]] = make_adapters(settings, systemd, events)
+    cancelled = threading.Event()
+    adapters: Mapping[Kind, Adapter[Any]] = make_adapters(settings, systemd, events, cancelled)
     service = Service(settings, systemd, adapters, events)
     directory = run_directory(settings.run_dir, settings.cluster)
     try:
         with only_one(directory):
             servers = listen(service, directory)
             try:
-                return await serve(service, notifier)
+                return await serve(service, notifier, cancelled)
             finally:
                 for server in servers:
                     server.stop()
