@@ -53,6 +53,9 @@ class Host:
     """Bridges of the host that are not ours, which interfaces may name too."""
     private_files: frozenset[Path] = frozenset()
     """Image files of the cluster that `QEMU_USER` cannot read where they are."""
+    netns_files: frozenset[Path] = frozenset()
+    """Files /etc/netns/NAMESPACE/FILE of the cluster's namespaces that take the place of a file /etc/FILE that exists
+    (ip-netns(8))."""
     closed_chains: tuple[ForwardChain, ...] = ()
     """Where what the cluster forwards must be accepted, or somebody else's firewall may drop it."""
 

@@ -56,6 +56,7 @@ def observe_host(settings: Settings, cluster: Cluster, root: Path = Path("/")) -
         vhost_net=may_open(root / "dev/vhost-net", user),
         mtu=mtu,
         bridges=foreign_bridges(links, settings.cluster),
+        netns_files=netns_files(cluster, root),
         private_files=frozenset(image.file for image in cluster.images if image.file and is_private(image.file, user)),
         closed_chains=forward_chains(cluster),
     )
@@ -174,6 +175,17 @@ def foreign_bridges(links: Iterable[Link], cluster: str) -> frozenset[str]:
     """Bridges that do not carry the cluster's mark."""
     bridges = [link for link in links if link.kind == "bridge"]
     return frozenset(link.name for link in bridges if not (link.mark and link.mark.cluster == cluster))
+
+
+def netns_files(cluster: Cluster, root: Path = Path("/")) -> frozenset[Path]:
+    """What /etc/netns holds for the cluster's namespaces.
+
+    As with `ip netns exec`, a file without a counterpart in /etc changes nothing: there is nothing to bind it over.
+    """
+    etc = root / "etc"
+    directories = [etc / "netns" / namespace.name for namespace in cluster.namespaces]
+    files = [file for directory in directories if directory.is_dir() for file in directory.iterdir()]
+    return frozenset(file for file in files if (etc / file.name).exists())
 
 
 # -- what QEMU's user may read ----------------------------------------------------------------------------------------

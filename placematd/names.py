@@ -154,6 +154,11 @@ def run_directory(run: Path, cluster: str) -> Path:
     return run / cluster
 
 
+def namespace_sysfs(run: Path, namespace: str) -> Path:
+    """Where the sysfs of a network namespace is mounted; no cluster's directory, whose names begin with no dot."""
+    return run / ".sysfs" / namespace
+
+
 def node_paths(run: Path, cluster: str, node: str) -> NodePaths:
     """Where a node's sockets are."""
     return NodePaths(run_directory(run, cluster) / "node" / node)

@@ -55,7 +55,11 @@ def plan(cluster: Cluster, host: Host, settings: Settings) -> Plan:
             *bridges(cluster, host),
             *firewall(cluster),
             *passages(cluster, host),
-            *(part for netns in namespaces(cluster, host) for part in (netns, *app_units(cluster, netns.name))),
+            *(
+                part
+                for netns in namespaces(cluster, host)
+                for part in (netns, *app_units(cluster, netns.name, host, settings))
+            ),
             *cached_images(cluster, host, settings),
             *(volume for node in cluster.nodes for volume in node_volumes(cluster, node, host, settings)),
             *taps(cluster, host),

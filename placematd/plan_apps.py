@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from .facts import Host, Settings
 from .models import App, Cluster, NetworkNamespace
-from .names import app_unit, init_unit, slice_unit
+from .names import app_unit, init_unit, namespace_sysfs, slice_unit
 from .resources import Key, UnitResource
 from .unit import Property, Unit, command
 
@@ -40,13 +41,14 @@ ALL_CAPABILITIES = (1 << 64) - 1
 CAP_SYS_BOOT = 1 << 22  # linux/capability.h
 
 
-def app_units(cluster: Cluster, namespace_name: str) -> Iterator[UnitResource]:
+def app_units(cluster: Cluster, namespace_name: str, host: Host, settings: Settings) -> Iterator[UnitResource]:
     """The init unit, if there are scripts, and then the apps, each behind those it is `after`."""
     namespace = next(item for item in cluster.namespaces if item.name == namespace_name)
+    around = _surroundings(cluster, namespace, host, settings)
     if namespace.init_scripts:
-        yield _init(cluster, namespace)
+        yield _init(cluster, namespace, around)
     for app in _in_order(namespace.apps):
-        yield _app(cluster, namespace, app)
+        yield _app(cluster, namespace, app, around)
 
 
 def _in_order(apps: tuple[App, ...]) -> list[App]:
@@ -56,7 +58,7 @@ def _in_order(apps: tuple[App, ...]) -> list[App]:
     return [by_name[name] for name in order if name in by_name]
 
 
-def _init(cluster: Cluster, namespace: NetworkNamespace) -> UnitResource:
+def _init(cluster: Cluster, namespace: NetworkNamespace, around: tuple[Property, ...]) -> UnitResource:
     unit = Unit(
         init_unit(cluster.name, namespace.name),
         (
@@ -68,7 +70,7 @@ def _init(cluster: Cluster, namespace: NetworkNamespace) -> UnitResource:
             ("WorkingDirectory", str(namespace.directory)),
             ("Environment", _environment(cluster, namespace)),
             ("SyslogIdentifier", f"{namespace.name}-init"),
-            *_surroundings(cluster, namespace),
+            *around,
         ),
     )
     return UnitResource(
@@ -81,7 +83,7 @@ def _init(cluster: Cluster, namespace: NetworkNamespace) -> UnitResource:
     )
 
 
-def _app(cluster: Cluster, namespace: NetworkNamespace, app: App) -> UnitResource:
+def _app(cluster: Cluster, namespace: NetworkNamespace, app: App, around: tuple[Property, ...]) -> UnitResource:
     first = tuple(app_unit(cluster.name, namespace.name, name) for name in app.after)
     init = (init_unit(cluster.name, namespace.name),) if namespace.init_scripts else ()
     unit = Unit(
@@ -96,7 +98,7 @@ def _app(cluster: Cluster, namespace: NetworkNamespace, app: App) -> UnitResourc
             ("Environment", _environment(cluster, namespace) + tuple(f"{key}={val}" for key, val in app.environment)),
             ("SyslogIdentifier", app.name),
             *((("User", app.user),) if app.user != "root" else ()),
-            *_surroundings(cluster, namespace),
+            *around,
         ),
     )
     return UnitResource(
@@ -141,19 +143,38 @@ def _restart(app: App) -> tuple[Property, ...]:
     )
 
 
-def _surroundings(cluster: Cluster, namespace: NetworkNamespace) -> tuple[Property, ...]:
-    """Where a process of the namespace runs, and what it does not see of the host."""
+def _surroundings(
+    cluster: Cluster, namespace: NetworkNamespace, host: Host, settings: Settings
+) -> tuple[Property, ...]:
+    """Where a process of the namespace runs, what it sees of the namespace, and what it does not see of the host."""
     return (
         ("Slice", slice_unit(cluster.name)),
         ("NetworkNamespacePath", str(NETNS_DIRECTORY / namespace.name)),
         ("TemporaryFileSystem", (("/run/systemd", "ro"),)),
-        ("BindPaths", (("/dev/null", "/dev/console", True, 0), *((path, path, True, 0) for path in JOURNAL_SOCKETS))),
+        (
+            "BindPaths",
+            (
+                ("/dev/null", "/dev/console", True, 0),
+                *((path, path, True, 0) for path in JOURNAL_SOCKETS),
+                *_of_the_namespace(namespace, host, settings),
+            ),
+        ),
         ("CapabilityBoundingSet", ALL_CAPABILITIES & ~CAP_SYS_BOOT),
         ("KillMode", "control-group"),
         ("TimeoutStopUSec", STOP_TIMEOUT_SECONDS * SECOND),
         ("StandardOutput", "journal"),
         ("StandardError", "journal"),
     )
+
+
+def _of_the_namespace(
+    namespace: NetworkNamespace, host: Host, settings: Settings
+) -> Iterator[tuple[str, str, bool, int]]:
+    """What `ip netns exec` puts in place as well: the namespace's sysfs, and its own files of /etc (ip-netns(8))."""
+    yield str(namespace_sysfs(settings.run_dir, namespace.name)), "/sys", False, 0
+    for file in sorted(host.netns_files):
+        if file.parent.name == namespace.name:
+            yield str(file), f"/etc/{file.name}", False, 0
 
 
 def _environment(cluster: Cluster, namespace: NetworkNamespace) -> tuple[str, ...]:

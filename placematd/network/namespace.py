@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import StepError
-from ..names import OwnerMark
+from ..names import OwnerMark, namespace_sysfs
 from ..resources import Kind, Netns, Veth
 from ..sysctl import read_sysctl, write_sysctl
 from . import nsfs
@@ -24,12 +24,21 @@ start would fail for the second or two that duplicate address detection takes.""
 
 
 class Namespaces:
-    """Adapter for named network namespaces. See `adapter.Adapter`; `directory` is ip-netns(8)'s."""
+    """Adapter for named network namespaces. See `adapter.Adapter`; `directory` is ip-netns(8)'s.
+
+    The sysfs of each is mounted below `run_dir`, for the units that run in it (names.namespace_sysfs).
+    """
 
     kind: Kind = "netns"
 
-    def __init__(self, directory: Path = nsfs.DIRECTORY, proc_sys: Path = Path("/proc/sys")) -> None:
+    def __init__(
+        self,
+        directory: Path = nsfs.DIRECTORY,
+        proc_sys: Path = Path("/proc/sys"),
+        run_dir: Path = Path("/run/placemat"),
+    ) -> None:
         self._directory = directory
+        self._run_dir = run_dir
         self._proc_sys = proc_sys
 
     # -- observe
@@ -80,11 +89,14 @@ class Namespaces:
             bridges = [_check_veth(host, resource, veth, mark) for veth in resource.interfaces]
             nsfs.unshare()
             outer_ends: list[int] = []
+            sysfs = namespace_sysfs(self._run_dir, resource.name)
             try:
                 with Netlink() as inside:
                     self._fill(host, inside, resource, mark, bridges, outer_ends)
+                nsfs.mount_sysfs(sysfs)
                 nsfs.give_name(self._directory, resource.name)
             except BaseException:
+                nsfs.unmount_sysfs(sysfs)
                 for index in outer_ends:  # the kernel would do it too, but some time later
                     host.delete_link(index)
                 raise
@@ -142,9 +154,14 @@ class Namespaces:
         """
         path = self._directory / mark.name
         with attempt(f"remove network namespace {mark.name}"):
-            if nsfs.is_namespace(path) and same_owner(self._mark_of(mark.name), mark):
+            named = nsfs.is_namespace(path)
+            ours = named and same_owner(self._mark_of(mark.name), mark)
+            if ours:
                 nsfs.inside(path, _delete_veths)
                 nsfs.take_name(self._directory, mark.name)
+            if ours or not named:
+                nsfs.unmount_sysfs(namespace_sysfs(self._run_dir, mark.name))
+            if ours:
                 return
             with Netlink() as host:
                 for link in host.links():

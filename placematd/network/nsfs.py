@@ -1,4 +1,4 @@
-"""Network namespaces as files in /run/netns, exactly as ip-netns(8) makes them, and threads that enter them.
+"""Network namespaces as files in /run/netns, exactly as ip-netns(8) makes them, threads that enter them, their sysfs.
 
 Follows netns_add() and on_netns_del() of iproute2's ip/ipnetns.c. Python 3.11 has neither unshare(2) nor setns(2), and
 pyroute2 forks to use them, which a process with threads must not.
@@ -21,6 +21,7 @@ DIRECTORY = Path("/run/netns")
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 MS_BIND, MS_REC, MS_SHARED = 0x1000, 0x4000, 0x100000  # sys/mount.h
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,8 +33,8 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def _mount(source: Path | str, target: Path, flags: int) -> None:
-    result = _libc.mount(os.fsencode(source), os.fsencode(target), b"none", ctypes.c_ulong(flags), None)
+def _mount(source: Path | str, target: Path, flags: int, kind: bytes = b"none") -> None:
+    result = _libc.mount(os.fsencode(source), os.fsencode(target), kind, ctypes.c_ulong(flags), None)
     _check(result, f"mount {target}")
 
 
@@ -120,3 +121,31 @@ def take_name(directory: Path, name: str) -> None:
     while is_namespace(path):
         _check(_libc.umount2(os.fsencode(path), MNT_DETACH), f"unmount {path}")
     path.unlink(missing_ok=True)
+
+
+def mount_sysfs(path: Path) -> None:
+    """Mount the sysfs of the calling thread's network namespace, read-only, in the place of what is mounted there.
+
+    Its class/net has the namespace's links. The mount does not keep the namespace alive.
+    """
+    unmount_sysfs(path)
+    path.mkdir(mode=0o755, parents=True)
+    try:
+        _mount("sysfs", path, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, b"sysfs")
+    except BaseException:
+        unmount_sysfs(path)
+        raise
+
+
+def unmount_sysfs(path: Path) -> None:
+    """Undo `mount_sysfs`, with the directory above once it is empty; nothing mounted is fine."""
+    while path.is_mount():
+        _check(_libc.umount2(os.fsencode(path), MNT_DETACH), f"unmount {path}")
+    for directory in (path, path.parent):
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise

@@ -393,6 +393,20 @@ def test_run_netns_is_made_as_ip_netns_makes_it(private_net):
     assert private_net.namespaces() == {"r2", "byhand"}
 
 
+def test_sysfs_of_a_namespace_shows_its_links_to_read_and_goes_with_it(private_net):
+    Bridges().create(bridge(), "c")
+    resource = netns(veth(0, "net0"))
+    sysfs = Path("/run/placemat/.sysfs/r1")
+    for _ in range(2):  # the second takes the place of the first
+        Namespaces().create(resource, "c")
+        assert {path.name for path in (sysfs / "class/net").iterdir()} - DEFAULT_LINKS == {"lo", "eth0"}
+    with pytest.raises(OSError, match="Read-only file system"):
+        (sysfs / "class/net/eth0/mtu").write_text("1400")
+    Namespaces().remove(resource.mark("c"))
+    assert not sysfs.parent.exists()
+    assert ".sysfs" not in Path("/proc/self/mountinfo").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -416,6 +430,7 @@ def test_namespace_that_fails_halfway_leaves_nothing(private_net, change, messag
     assert private_net.links() == before
     assert private_net.namespaces() == set()
     assert not Path("/run/netns/r1").exists()
+    assert not Path("/run/placemat/.sysfs").exists()
     assert list(Namespaces().observe("c")) == []
 
 

@@ -17,10 +17,11 @@ from placematd.host import (
     may_open,
     missing_tools,
     needed_tools,
+    netns_files,
     observe_host,
     path_mtu,
 )
-from placematd.models import Cluster, HostPathVolume, Image, LocaldsVolume, Network, Node, RawVolume
+from placematd.models import Cluster, HostPathVolume, Image, LocaldsVolume, Network, NetworkNamespace, Node, RawVolume
 from placematd.names import OwnerMark
 from placematd.network import Link
 
@@ -268,3 +269,11 @@ def test_this_machine_is_observed_without_root(tmp_path):
     assert (host.accelerator, host.ovmf, host.vhost_net) == ("tcg", None, False)
     assert host.private_files == {image}
     assert host.mtu is None or 0 < host.mtu <= 9216
+
+
+def test_files_of_namespaces_are_those_with_a_counterpart_in_etc(tmp_path: Path) -> None:
+    for name in ("etc/hosts", "etc/netns/r1/hosts", "etc/netns/r1/unheard-of", "etc/netns/stranger/hosts"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    cluster = Cluster(name="c", namespaces=tuple(NetworkNamespace(name=name, interfaces=()) for name in ("r1", "r2")))
+    assert netns_files(cluster, tmp_path) == {tmp_path / "etc/netns/r1/hosts"}

@@ -317,6 +317,20 @@ def test_app_units_wait_for_scripts_and_for_each_other() -> None:
     )
 
 
+def test_scripts_and_apps_have_the_sysfs_and_the_files_of_their_namespace() -> None:
+    namespaces = (replace(BOOT, init_scripts=(Path("/a"),)), replace(BOOT, name="other"))
+    files = frozenset(Path("/etc/netns", name) for name in ("boot/resolv.conf", "boot/hosts", "other/hosts"))
+    a_plan = plan(Cluster(name="dc", namespaces=namespaces), replace(HOST, netns_files=files), SETTINGS)
+    for name in ("placemat-dc-init-boot.service", f"placemat-dc-app-boot-{BOOT.apps[0].name}.service"):
+        bound = unit(a_plan, name).get("BindPaths")
+        assert isinstance(bound, tuple)
+        assert bound[-3:] == (
+            ("/run/placemat/.sysfs/boot", "/sys", False, 0),
+            ("/etc/netns/boot/hosts", "/etc/hosts", False, 0),
+            ("/etc/netns/boot/resolv.conf", "/etc/resolv.conf", False, 0),
+        )
+
+
 def test_app_settings() -> None:
     app = app_unit(
         App(name="a", command=("x",), user="nobody", working_directory=Path("/tmp"), environment=(("A", "b c"),))
@@ -336,6 +350,7 @@ def test_apps_see_syslog_and_nothing_else_of_systemd() -> None:
         ("/dev/null", "/dev/console", True),
         ("/run/systemd/journal/dev-log", "/run/systemd/journal/dev-log", True),
         ("/run/systemd/journal/socket", "/run/systemd/journal/socket", True),
+        ("/run/placemat/.sysfs/ns", "/sys", False),
     ]
     capabilities = app.get("CapabilityBoundingSet")
     assert isinstance(capabilities, int)
