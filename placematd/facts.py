@@ -25,15 +25,17 @@ class Ovmf(NamedTuple):
     vars: Path
 
 
-class ForwardChain(NamedTuple):
+class HostChain(NamedTuple):
     """A chain of somebody else's firewall.
 
-    `family` is one of nftables (ip, ip6, inet), or the program: iptables-legacy, ip6tables-legacy.
+    `family` is one of nftables (ip, ip6, inet), or the program: iptables-legacy, ip6tables-legacy. What comes through
+    the `hook` "prerouting" has not been routed yet, so that its outgoing interface is not known.
     """
 
     family: str
     table: str
     chain: str
+    hook: Literal["forward", "prerouting"] = "forward"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,9 @@ class Host:
     netns_files: frozenset[Path] = frozenset()
     """Files /etc/netns/NAMESPACE/FILE of the cluster's namespaces that take the place of a file /etc/FILE that exists
     (ip-netns(8))."""
-    closed_chains: tuple[ForwardChain, ...] = ()
+    private_files: frozenset[Path] = frozenset()
+    """Image files of the cluster that `QEMU_USER` cannot read where they are."""
+    closed_chains: tuple[HostChain, ...] = ()
     """Where what the cluster forwards must be accepted, or somebody else's firewall may drop it."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import MissingTool, StepError
-from .facts import QEMU_USER, Accelerator, AcceleratorSetting, ForwardChain, Host, Ovmf, Settings
+from .facts import QEMU_USER, Accelerator, AcceleratorSetting, Host, HostChain, Ovmf, Settings
 from .models import Cluster, HostPathVolume, LocaldsVolume
 from .network import Link, Netlink, attempt
 from .passage import REFUSED, observe_closed_chains
@@ -157,7 +157,7 @@ def path_mtu(uplinks: Iterable[Link | None], links: Iterable[Link]) -> int | Non
     return mtu if 0 < mtu <= LARGEST_ETHERNET_MTU else None
 
 
-def forward_chains(cluster: Cluster) -> tuple[ForwardChain, ...]:
+def forward_chains(cluster: Cluster) -> tuple[HostChain, ...]:
     """Where a firewall of the host may drop what the cluster forwards; only root is told. Raises StepError."""
     if os.geteuid() != 0 or not any(network.type != "bmc" for network in cluster.networks):
         return ()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import MissingTool, StepError
-from .facts import ForwardChain
+from .facts import HostChain
 from .names import OwnerMark
 from .resources import Kind, Passage
 from .ruleset import Rule, Table, closed_chains, legacy_table, marked_rules, nft_tables
@@ -23,7 +23,7 @@ LEGACY = {"iptables-legacy": "ip_tables_names", "ip6tables-legacy": "ip6_tables_
 
 REFUSED = "Operation not permitted"
 
-Found = tuple[ForwardChain, Rule]
+Found = tuple[HostChain, Rule]
 
 log = logging.getLogger("placematd")
 
@@ -45,7 +45,7 @@ class Passages:
         by us: this is told, and no error, since the cluster's networks work without.
         """
         mark = resource.mark(cluster)
-        chain = ForwardChain(resource.family, resource.table, resource.chain)
+        chain = HostChain(resource.family, resource.table, resource.chain, resource.hook)
         older = [found for found in _marked(tables()) if _same(found[1].mark, mark)]
         try:
             _backend(chain).change(older, chain, resource.interfaces, mark)
@@ -65,12 +65,12 @@ class Passages:
                     raise
 
 
-def observe_closed_chains() -> tuple[ForwardChain, ...]:
+def observe_closed_chains() -> tuple[HostChain, ...]:
     """The chains in which accept rules are needed. Raises StepError."""
     return tuple(chain for table in tables() for chain in closed_chains(table))
 
 
-def refusal(chain: ForwardChain, interfaces: Iterable[str]) -> str:
+def refusal(chain: HostChain, interfaces: Iterable[str]) -> str:
     """What to tell where a table belongs to another process alone."""
     commands = " ".join(f"--add-interface={interface}" for interface in interfaces)
     return (
@@ -88,7 +88,7 @@ class Backend(Protocol):
     def change(
         self,
         old: Sequence[Found],
-        chain: ForwardChain | None = None,
+        chain: HostChain | None = None,
         interfaces: Sequence[str] = (),
         mark: OwnerMark | None = None,
     ) -> None:
@@ -105,14 +105,14 @@ class Nft:
     def change(
         self,
         old: Sequence[Found],
-        chain: ForwardChain | None = None,
+        chain: HostChain | None = None,
         interfaces: Sequence[str] = (),
         mark: OwnerMark | None = None,
     ) -> None:
         """See `Backend`."""
         commands = [{"delete": {"rule": {**_address(place), "handle": int(rule.reference)}}} for place, rule in old]
         if chain:
-            for key, interface in _matches(interfaces):
+            for key, interface in _matches(chain, interfaces):
                 match = {"match": {"op": "==", "left": {"meta": {"key": f"{key}ifname"}}, "right": interface}}
                 expression = [match, {"counter": None}, {"accept": None}]
                 commands.append({"insert": {"rule": {**_address(chain), "expr": expression, "comment": str(mark)}}})
@@ -120,7 +120,7 @@ class Nft:
         run(["nft", "--json", "--file", "-"], input=text, timeout_seconds=SECONDS)
 
 
-def _address(chain: ForwardChain) -> dict[str, object]:
+def _address(chain: HostChain) -> dict[str, object]:
     return {"family": chain.family, "table": chain.table, "chain": chain.chain}
 
 
@@ -133,7 +133,7 @@ class Legacy:
     def change(
         self,
         old: Sequence[Found],
-        chain: ForwardChain | None = None,
+        chain: HostChain | None = None,
         interfaces: Sequence[str] = (),
         mark: OwnerMark | None = None,
     ) -> None:
@@ -141,19 +141,21 @@ class Legacy:
         lines = [f"-D{rule.reference.removeprefix('-A')}" for _, rule in old]
         if chain:
             rule = f'-m comment --comment "{mark}" -j ACCEPT'
-            lines += [f"-I {chain.chain} -{key} {interface} {rule}" for key, interface in _matches(interfaces)]
+            lines += [f"-I {chain.chain} -{key} {interface} {rule}" for key, interface in _matches(chain, interfaces)]
         text = "\n".join(["*filter", *lines, "COMMIT", ""])
         run([f"{self._program}-restore", "--noflush", "--wait", str(SECONDS)], input=text, timeout_seconds=2 * SECONDS)
 
 
-def _backend(chain: ForwardChain) -> Backend:
+def _backend(chain: HostChain) -> Backend:
     return Legacy(chain.family) if chain.family in LEGACY else Nft()
 
 
-def _matches(interfaces: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _matches(chain: HostChain, interfaces: Sequence[str]) -> Iterator[tuple[str, str]]:
     """("i", interface) and ("o", interface) of each, the last first: every rule is put before those already there."""
     for interface in reversed(interfaces):
-        yield from (("o", interface), ("i", interface))
+        if chain.hook == "forward":
+            yield "o", interface
+        yield "i", interface
 
 
 # -- what is there ----------------------------------------------------------------------------------------------------
@@ -188,12 +190,12 @@ def _installed(program: str) -> bool:
 def _marked(found: Iterable[Table]) -> Iterator[Found]:
     for table in found:
         for chain, rule in marked_rules(table):
-            yield ForwardChain(table.family, table.name, chain), rule
+            yield HostChain(table.family, table.name, chain), rule
 
 
 def _same(found: OwnerMark | None, mark: OwnerMark) -> bool:
     return found is not None and (found.cluster, found.kind, found.name) == (mark.cluster, mark.kind, mark.name)
 
 
-def _text(chain: ForwardChain) -> str:
+def _text(chain: HostChain) -> str:
     return f"chain {chain.chain} of table {chain.table} ({chain.family})"

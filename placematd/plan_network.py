@@ -60,13 +60,14 @@ def firewall(cluster: Cluster) -> Iterator[Firewall]:
 def passages(cluster: Cluster, host: Host) -> Iterator[Passage]:
     """The same reachability in each chain of the host's own firewall that might drop what passes."""
     if forwarded := _forwarded(cluster):
-        for family, table, chain in host.closed_chains:
+        for family, table, chain, hook in host.closed_chains:
             yield Passage(
                 name=passage_name(family, table, chain),
                 owner=_owners(forwarded),
                 family=family,
                 table=table,
                 chain=chain,
+                hook=hook,
                 interfaces=forwarded,
             )
 

@@ -90,6 +90,7 @@ class Passage(Resource):
     family: str
     table: str
     chain: str
+    hook: Literal["forward", "prerouting"] = "forward"
     interfaces: tuple[str, ...]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from .facts import ForwardChain
+from .facts import HostChain
 from .names import OwnerMark
 
 DOCKER_USER = "DOCKER-USER"
@@ -28,27 +28,29 @@ CLOSING_TARGETS = frozenset({"DROP", "REJECT"})
 class Rule:
     """One rule: whose it is, whether it may drop or reject, and the chains it leads to.
 
-    `reference` names it to who wants to delete it: nft's handle, or the line of iptables-save.
+    `looks_back` where it drops what comes from addresses that the host has no route to (rpfilter). `reference` names
+    it to who wants to delete it: nft's handle, or the line of iptables-save.
     """
 
     reference: str
     mark: OwnerMark | None = None
     closes: bool = False
+    looks_back: bool = False
     leads_to: frozenset[str] = frozenset()
 
 
 @dataclass
 class Chain:
-    """One chain; `forwards` where it is a base chain at the forward hook, `drops` where its policy is to drop."""
+    """One chain; `hook` is where packets enter it ("" for a chain that others jump to), `drops` its policy."""
 
-    forwards: bool = False
+    hook: str = ""
     drops: bool = False
     rules: list[Rule] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table; `family` as in `facts.ForwardChain`."""
+    """One table; `family` as in `facts.HostChain`."""
 
     family: str
     name: str
@@ -58,26 +60,34 @@ class Table:
 # -- deciding ---------------------------------------------------------------------------------------------------------
 
 
-def closed_chains(table: Table) -> Iterator[ForwardChain]:
-    """Where accept rules are needed: the base chains that may drop what is forwarded, or Docker's chain for others."""
+def closed_chains(table: Table) -> Iterator[HostChain]:
+    """Where accept rules are needed.
+
+    In base chains that may drop what is forwarded, or in Docker's chain for others. And in those that check the way
+    back: with br_netfilter they see the frames inside a network, to whose addresses the host may have no route at all.
+    """
     for name, chain in table.chains.items():
-        if chain.forwards and _may_drop(table, name):
+        if chain.hook == "forward" and any(link.drops or _any_closes(link) for link in _reachable(table, name)):
             first = next((rule for rule in chain.rules if rule.mark is None), None)
             docker = first is not None and first.leads_to == {DOCKER_USER} and not first.closes
-            yield ForwardChain(table.family, table.name, DOCKER_USER if docker else name)
+            yield HostChain(table.family, table.name, DOCKER_USER if docker else name)
+        if chain.hook == "prerouting" and any(
+            rule.looks_back for link in _reachable(table, name) for rule in link.rules
+        ):
+            yield HostChain(table.family, table.name, name, "prerouting")
 
 
-def _may_drop(table: Table, base: str) -> bool:
-    """Whether the chain's policy, or a rule in it or in a chain that it leads to, drops or rejects."""
-    seen: set[str] = set()
-    waiting = {base}
-    while waiting:
-        seen |= waiting
-        chains = [chain for name in waiting if (chain := table.chains.get(name))]
-        if any(chain.drops or any(rule.closes for rule in chain.rules) for chain in chains):
-            return True
-        waiting = {name for chain in chains for rule in chain.rules for name in rule.leads_to} - seen
-    return False
+def _any_closes(chain: Chain) -> bool:
+    return any(rule.closes for rule in chain.rules)
+
+
+def _reachable(table: Table, base: str) -> list[Chain]:
+    """The chain and those that it leads to."""
+    names = [base]
+    for name in names:  # which grows
+        chain = table.chains.get(name, Chain())
+        names += sorted({target for rule in chain.rules for target in rule.leads_to}.difference(names))
+    return [table.chains.get(name, Chain()) for name in names]
 
 
 def marked_rules(table: Table) -> Iterator[tuple[str, Rule]]:
@@ -101,7 +111,7 @@ def nft_tables(text: str) -> list[Table]:
             continue
         if kind == "chain":
             table.chains[content["name"]] = Chain(
-                forwards=content.get("hook") == "forward" and content.get("type") == "filter",
+                hook=content.get("hook", "") if content.get("type") == "filter" else "",
                 drops=content.get("policy") == "drop",
             )
         elif kind == "rule":
@@ -111,18 +121,25 @@ def nft_tables(text: str) -> list[Table]:
 
 def _nft_rule(content: Mapping[str, Any]) -> Rule:
     words = list(_statements(content["expr"]))
+    closes = any(key in CLOSING or (key == "xt" and _closes_by_target(value)) for key, value in words)
+    unknown = any(key == "vmap" and isinstance(value["data"], str) for key, value in words)  # --terse omits the map
     return Rule(
         reference=str(content["handle"]),
         mark=OwnerMark.parse(content.get("comment", "")),
-        closes=any(key in CLOSING or (key == "xt" and _closes_by_target(value)) for key, value in words)
-        or any(key == "vmap" and isinstance(value["data"], str) for key, value in words),  # a map that --terse omits
+        closes=closes or unknown,
+        looks_back=closes
+        and any(key == "fib" or (key == "xt" and _extension(value) == "rpfilter") for key, value in words),
         leads_to=frozenset(value["target"] for key, value in words if key in ("jump", "goto")),
     )
 
 
 def _closes_by_target(extension: Any) -> bool:
     """Of an extension of iptables', what is known is its name; some versions of nft do not tell even that."""
-    return not isinstance(extension, dict) or extension.get("name") in CLOSING_TARGETS
+    return not isinstance(extension, dict) or _extension(extension) in CLOSING_TARGETS
+
+
+def _extension(extension: Any) -> str:
+    return str(extension.get("name", "")) if isinstance(extension, dict) else ""
 
 
 def _statements(expression: Any) -> Iterator[tuple[str, Any]]:
@@ -143,7 +160,7 @@ def legacy_table(program: str, text: str) -> Table:
     table = Table(program, "filter")
     for line in text.splitlines():
         if match := re.match(r":(\S+) (\S+)", line):
-            table.chains[match[1]] = Chain(forwards=match[1] == "FORWARD", drops=match[2] == "DROP")
+            table.chains[match[1]] = Chain("forward" if match[1] == "FORWARD" else "", drops=match[2] == "DROP")
         elif line.startswith("-A "):
             chain, rule = _legacy_rule(line)
             table.chains[chain].rules.append(rule)

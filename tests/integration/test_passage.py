@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from placematd.facts import ForwardChain, Settings
+from placematd.facts import HostChain, Settings
 from placematd.firewall import Firewalls
 from placematd.host import observe_host
 from placematd.models import Cluster, Network
@@ -24,21 +24,25 @@ pytestmark = pytest.mark.integration
 RULESETS = Path(__file__).parent / "rulesets"
 DOCKER, FIREWALLD = RULESETS / "docker.iptables", RULESETS / "firewalld.nft"
 
-DOCKER_CHAINS = [ForwardChain("ip", "filter", "DOCKER-USER"), ForwardChain("ip6", "filter", "DOCKER-USER")]
-FIREWALLD_CHAINS = [ForwardChain("inet", "firewalld", "filter_FORWARD")]
+DOCKER_CHAINS = [HostChain("ip", "filter", "DOCKER-USER"), HostChain("ip6", "filter", "DOCKER-USER")]
+FIREWALLD_CHAINS = [
+    HostChain("inet", "firewalld", "filter_PREROUTING", "prerouting"),
+    HostChain("inet", "firewalld", "filter_FORWARD"),
+]
 LEGACY_CHAINS = [
-    ForwardChain("iptables-legacy", "filter", "DOCKER-USER"),
-    ForwardChain("ip6tables-legacy", "filter", "DOCKER-USER"),
+    HostChain("iptables-legacy", "filter", "DOCKER-USER"),
+    HostChain("ip6tables-legacy", "filter", "DOCKER-USER"),
 ]
 OWN_RULES = 'chain forward {\ntype filter hook forward priority filter; policy accept;\niifname "net0" accept\n}\n'
 
 
 def passage(chain, *interfaces):
     return Passage(
-        name=passage_name(*chain),
+        name=passage_name(*chain[:3]),
         family=chain.family,
         table=chain.table,
         chain=chain.chain,
+        hook=chain.hook,
         interfaces=interfaces or ("net0",),
     )
 
@@ -145,27 +149,34 @@ def test_docker_and_firewalld_at_once(routed):
     assert listing(routed) == before
 
 
-def test_frames_inside_a_network_pass_where_bridges_call_iptables(private_net):
-    """Docker and Kubernetes switch br_netfilter on: FORWARD then drops between two ports of one bridge."""
-    net = private_net
-    switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-    if not switch.exists():
+@pytest.mark.parametrize(("load", "chains"), [(docker, DOCKER_CHAINS), (firewalld, FIREWALLD_CHAINS)])
+def test_frames_inside_a_network_pass_where_bridges_call_iptables(private_net, load, chains):
+    """Docker and Kubernetes switch br_netfilter on: FORWARD then drops between two ports of one bridge, and firewalld
+    drops IPv6 from networks that the host has no address in.
+    """
+    switches = [Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}") for name in ("iptables", "ip6tables")]
+    if not all(switch.exists() for switch in switches):
         pytest.skip("this kernel has no br_netfilter")
-    docker(net)
-    net.sh("ip", "link", "add", "net0", "type", "bridge")
+    load(private_net)
+    Bridges().create(Bridge(name="net0"), "x")
     for number in (1, 2):
-        net.sh("ip", "netns", "add", f"n{number}")
-        net.sh("ip", "link", "add", f"p{number}", "type", "veth", "peer", "name", "eth0", "netns", f"n{number}")
-        net.sh("ip", "link", "set", f"p{number}", "master", "net0", "up")
-        net.sh("ip", "-n", f"n{number}", "address", "add", f"10.0.0.{number}/24", "dev", "eth0")
-        net.sh("ip", "-n", f"n{number}", "link", "set", "eth0", "up")
-    net.sh("ip", "link", "set", "net0", "up")
-    switch.write_text("0")
-    assert net.ping("n1", "10.0.0.2")
-    switch.write_text("1")
-    assert not net.ping("n1", "10.0.0.2")
-    Passages().create(passage(DOCKER_CHAINS[0]), "c")
-    assert net.ping("n1", "10.0.0.2")
+        addresses = (ip_interface(f"10.0.0.{number}/24"), ip_interface(f"fd00::{number}/64"))
+        mac = mac_address("x", "n", number)
+        veth = Veth(inside="eth0", outside=f"p{number}", bridge="net0", mac=mac, addresses=addresses)
+        Namespaces().create(Netns(name=f"n{number}", interfaces=(veth,)), "x")
+
+    def joined():
+        return [private_net.ping("n1", address) for address in ("10.0.0.2", "fd00::2")]
+
+    for switch in switches:
+        switch.write_text("0")
+    assert joined() == [True, True]
+    for switch in switches:
+        switch.write_text("1")
+    assert joined() == [False, False]
+    for chain in chains:
+        Passages().create(passage(chain), "c")
+    assert joined() == [True, True]
 
 
 def test_creating_again_gives_the_same_rules_and_a_new_digest_replaces_them(private_net, foreign):
@@ -177,9 +188,9 @@ def test_creating_again_gives_the_same_rules_and_a_new_digest_replaces_them(priv
     other = passage(foreign[0], "net1", "net2")
     passages.create(other, "c")
     assert passages.observe("c") == [other.mark("c")]
-    text = listing(private_net)
+    text = listing(private_net).replace('"', "")
     assert "net0" not in text
-    assert all(text.count(name) == 2 for name in ('"net1"', '"net2"')) or text.count("net1 ") == 2
+    assert [text.count(f"{name} ") for name in ("net1", "net2")] == [2 if foreign[0].hook == "forward" else 1] * 2
 
 
 def test_two_clusters_do_not_touch_each_others_rules(private_net, foreign):
@@ -196,20 +207,20 @@ def test_two_clusters_do_not_touch_each_others_rules(private_net, foreign):
 
 def test_a_firewall_loaded_anew_is_noticed_and_repaired(routed):
     firewalld(routed)
-    Passages().create(passage(FIREWALLD_CHAINS[0]), "c")
+    Passages().create(passage(FIREWALLD_CHAINS[1]), "c")
     routed.sh("nft", "delete", "table", "inet", "firewalld")
     firewalld(routed)
     assert reaches(routed) == (False, False)
     assert Passages().observe("c") == []
-    Passages().create(passage(FIREWALLD_CHAINS[0]), "c")
+    Passages().create(passage(FIREWALLD_CHAINS[1]), "c")
     assert reaches(routed) == (True, True)
 
 
 def test_a_firewall_that_went_away_needs_no_removal(private_net):
     firewalld(private_net)
-    Passages().create(passage(FIREWALLD_CHAINS[0]), "c")
+    Passages().create(passage(FIREWALLD_CHAINS[1]), "c")
     private_net.sh("nft", "flush", "ruleset")
-    Passages().remove(passage(FIREWALLD_CHAINS[0]).mark("c"))
+    Passages().remove(passage(FIREWALLD_CHAINS[1]).mark("c"))
     assert observe_closed_chains() == ()
 
 
@@ -233,7 +244,7 @@ def test_a_chain_whose_name_nft_cannot_spell(private_net):
     private_net.sh("iptables-nft", "-F", "FORWARD")
     private_net.sh("iptables-nft", "-N", "4:all")
     private_net.sh("iptables-nft", "-A", "FORWARD", "-j", "4:all")
-    odd = ForwardChain("ip", "filter", "4:all")
+    odd = HostChain("ip", "filter", "4:all")
     Passages().create(passage(odd), "c")
     assert private_net.sh("iptables-nft", "-S", "4:all").count("-j ACCEPT") == 2
     Passages().remove(passage(odd).mark("c"))

@@ -10,7 +10,7 @@ import pytest
 from samples import BOOT, CLUSTER, HOST, NET0, SETTINGS, WORKER
 
 from placematd.errors import NotFound, PlacematError
-from placematd.facts import QEMU_USER, ForwardChain, Host, Settings
+from placematd.facts import QEMU_USER, Host, HostChain, Settings
 from placematd.models import (
     App,
     Cluster,
@@ -196,7 +196,7 @@ def test_firewall_gives_v2s_reachability() -> None:
 
 
 def test_what_is_forwarded_passes_each_chain_of_the_host_that_may_drop_it() -> None:
-    chains = (ForwardChain("ip", "filter", "DOCKER-USER"), ForwardChain("inet", "firewalld", "filter_FORWARD"))
+    chains = (HostChain("ip", "filter", "DOCKER-USER"), HostChain("inet", "firewalld", "filter_FORWARD"))
     networks = (
         external("ext", "10.0.0.1/24"),
         external("quiet", "10.9.0.1/24", nat=False),
@@ -205,7 +205,7 @@ def test_what_is_forwarded_passes_each_chain_of_the_host_that_may_drop_it() -> N
     )
     host = replace(HOST, closed_chains=chains)
     passages = of_kind(plan(Cluster(name="dc", networks=networks), host, SETTINGS), "passage")
-    assert [(passage.name, passage.family, passage.table, passage.chain) for passage in passages] == [
+    assert [(passage.name, passage.family, passage.table, passage.chain, passage.hook) for passage in passages] == [
         ("ip:filter:DOCKER-USER", *chains[0]),
         ("inet:firewalld:filter_FORWARD", *chains[1]),
     ]

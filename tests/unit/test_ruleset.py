@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from placematd.facts import ForwardChain
+from placematd.facts import HostChain
 from placematd.ruleset import Table, closed_chains, legacy_table, marked_rules, nft_tables
 
 MARK = "placemat c passage ip:filter:FORWARD 0123456789ab"
@@ -107,6 +107,25 @@ def test_closed_are_chains_that_may_drop_what_is_forwarded(items: list[Any], exp
     assert closed(listing(*items)) == expected
 
 
+FIB = {"match": {"op": "==", "left": {"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, "right": False}}
+RPFILTER = {"xt": {"type": "match", "name": "rpfilter"}}
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ((FIB, DROP), ["PREROUTING"]),
+        ((RPFILTER, COUNTER, DROP), ["PREROUTING"]),
+        ((FIB, ACCEPT), []),
+        (({"match": {}}, DROP), []),
+    ],
+)
+def test_chains_that_ask_for_the_way_back_count_too(expression: tuple[Any, ...], expected: list[str]) -> None:
+    text = listing(chain("PREROUTING", "prerouting"), chain("INPUT", "input"), rule("PREROUTING", *expression))
+    found = [found for table in nft_tables(text) for found in closed_chains(table)]
+    assert found == [HostChain("ip", "filter", name, "prerouting") for name in expected]
+
+
 @pytest.mark.parametrize("family", ["bridge", "arp", "netdev"])
 def test_tables_of_other_layers_do_not_count(family: str) -> None:
     text = listing(chain("FORWARD", "forward", "drop", family=family), family=family)
@@ -167,7 +186,7 @@ def legacy(*rules: str, policy: str = "ACCEPT") -> Table:
 )
 def test_iptables_without_nftables(rules: list[str], policy: str, expected: list[str]) -> None:
     assert list(closed_chains(legacy(*rules, policy=policy))) == [
-        ForwardChain("iptables-legacy", "filter", name) for name in expected
+        HostChain("iptables-legacy", "filter", name) for name in expected
     ]
 
 
