@@ -97,6 +97,6 @@ def follow_job(
         event = follower.next(_RETRY_SECONDS)
         if event:
             show(event)
-    while event := follower.next(_QUIET_SECONDS if follower.connected else 0):
+    while event := follower.next(_QUIET_SECONDS):
         show(event)
     return job.returncode

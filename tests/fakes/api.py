@@ -73,6 +73,7 @@ class FakeApi:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.listened = path.with_name("listened")  # is there once a client has asked for events
         self.cluster = cluster()
         self.nodes = [node("worker-1"), node("worker-2", "Off")]
         self.changes: list[dict[str, str]] = []
@@ -225,6 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.server.api.listened.touch()
         self.close_connection = True
         self.server.api.stream_events(lambda line: self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line)))
 

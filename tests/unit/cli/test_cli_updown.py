@@ -95,7 +95,13 @@ def api(places, systemd: Systemd) -> Iterator[FakeApi]:
         yield server
 
 
+def once_listened(api: FakeApi, snippet: str) -> str:
+    """A start that takes until someone listens, as real ones do."""
+    return f"until [ -e {api.listened} ]; do sleep .02; done; {snippet}"
+
+
 def test_up_checks_starts_and_shows_what_happens(cli, systemd, places, file, api):
+    systemd.write("start", once_listened(api, "cp active show"))
     api.publish("step", "bridge net0: new")
     api.publish("progress", "image", item="ubuntu", done=3 * 2**20, total=6 * 2**20)
     api.publish("warning", "no KVM")
@@ -161,7 +167,8 @@ def test_without_the_unit_up_says_so(cli, systemd, file):
 
 def test_a_failed_start_tells_status_and_journal(cli, systemd, file, api):
     systemd.write("failed", systemd.properties("failed", "exit-code", "create bridge net0: file exists"))
-    systemd.write("start", "cp failed show; echo 'Job for placemat@lab.service failed.' >&2; exit 1")
+    snippet = "cp failed show; echo 'Job for placemat@lab.service failed.' >&2; exit 1"
+    systemd.write("start", once_listened(api, snippet))
     systemd.write("journal", "reading files\ncreate bridge net0: file exists\nno undo needed\n")
     api.publish("step", "reading files")
     result = cli("up", str(file))
