@@ -53,8 +53,6 @@ class Host:
     """MTU of the path to the world, in bytes; None leaves the kernel's default (1500)."""
     bridges: frozenset[str] = frozenset()
     """Bridges of the host that are not ours, which interfaces may name too."""
-    private_files: frozenset[Path] = frozenset()
-    """Image files of the cluster that `QEMU_USER` cannot read where they are."""
     netns_files: frozenset[Path] = frozenset()
     """Files /etc/netns/NAMESPACE/FILE of the cluster's namespaces that take the place of a file /etc/FILE that exists
     (ip-netns(8))."""
