@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,9 @@ def as_user(**options: Any) -> Iterator[Box]:
         except NotReady as error:
             pytest.skip(str(error))
         return
-    with ordinary_user() as (launcher, env):
-        with Sandbox(unique_name(), launcher=launcher, env=env, **options) as sandbox:
-            yield Box(sandbox)
+    with ExitStack() as stack:
+        launcher, env = stack.enter_context(ordinary_user())
+        yield Box(stack.enter_context(Sandbox(unique_name(), launcher=launcher, env=env, **options)))
 
 
 @contextmanager
@@ -133,13 +133,14 @@ def _provisions(folder: Path, delegated: Path, without: Sequence[str]) -> list[s
             continue
         commands.append(f"mount --bind {folder / name} {machine}")
     commands += [f"mkdir -p {folder}/dev", f"mount -t tmpfs tmpfs {folder}/dev"]
-    commands.append(f"mknod -m {'0600' if 'tun' in without else '0666'} {folder}/dev/tun c 10 200")
+    mode = "0600" if "tun" in without else "0666"
+    commands.append(f"mknod -m {mode} {folder}/dev/tun c 10 200")
     commands.append(f"mount --bind {folder}/dev/tun /dev/net/tun")
     return [*commands, *_reachable(REPOSITORY), f"echo 0 > {delegated / 'cgroup.procs'}"]
 
 
 def _reachable(directory: Path) -> list[str]:
-    """Let everybody reach `directory` where a parent, such as /root, is closed: in its place, one that has only this."""
+    """Let everybody reach `directory` where a parent, such as /root, is closed: one in its place has only this."""
     closed = [parent for parent in directory.parents if not parent.stat().st_mode & 0o001]
     if not closed:
         return []
@@ -167,9 +168,10 @@ def user_sandbox() -> Iterator[Box]:
 
 
 def main() -> None:
-    """Run a command as the test user of this machine: `python tests/sandboxes.py COMMAND...`."""
-    with ordinary_user() as (launcher, env):
-        sys.exit(subprocess.run([*launcher, *sys.argv[1:]], env=env, check=False).returncode)
+    """Run a command as the test user: `python tests/sandboxes.py [--without-PROVISION]... COMMAND...`."""
+    without = [word.removeprefix("--without-") for word in sys.argv[1:] if word.startswith("--without-")]
+    with ordinary_user(without=without) as (launcher, env):
+        sys.exit(subprocess.run([*launcher, *sys.argv[1 + len(without) :]], env=env, check=False).returncode)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def _programs(spec: Spec) -> Iterator[Missing]:
         yield Missing("systemd is not installed", "apt-get install systemd")
     if not shutil.which("dbus-daemon"):
         yield Missing("dbus-daemon, the system bus, is not installed", "apt-get install dbus")
-    if spec.nat and nat.program() is None:
-        yield Missing("--nat takes slirp4netns (or pasta, of package passt)", "apt-get install slirp4netns")
+    if spec.nat and not nat.available():
+        yield Missing("slirp4netns, the way out for --nat, is not installed", "apt-get install slirp4netns")
 
 
 def _tun() -> Iterator[Missing]:
@@ -121,7 +121,7 @@ def _try_unshare(flag: int) -> str:
         try:
             unshare(flag)
         except OSError as error:
-            os.write(writing, (error.strerror or str(error)).encode())
+            os.write(writing, os.strerror(error.errno or 0).encode())
         finally:
             os._exit(0)
     os.close(writing)

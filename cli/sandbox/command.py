@@ -72,7 +72,7 @@ class Signals:
 
 COMMAND = typer.Argument(None, metavar="[COMMAND]...", help="What to run inside; $SHELL unless given.")
 NAME = typer.Option(DEFAULT_NAME, "--name", help="Name of the sandbox.")
-NAT = typer.Option(False, "--nat", help="Give it a way out (slirp4netns or pasta).")
+NAT = typer.Option(False, "--nat", help="Give it a way out into the machine's network (slirp4netns).")
 JOIN = typer.Option("", "--join", metavar="NAME", help="Run COMMAND in a sandbox that is running.", show_default=False)
 LIST = typer.Option(False, "--list", help="Show your running sandboxes.")
 JSON = typer.Option(False, "--json", help="With --list: as JSON.")

@@ -42,6 +42,8 @@ FRESH = {
 DATA = ("var/lib/placemat", "var/cache/placemat")
 """Volumes and downloaded images: empty, or the machine's own with `Spec.keep_data`."""
 
+UNCHANGED = "run/placemat-sandbox"
+
 KERNEL = ("proc", "sys", "dev", "run", "tmp")
 STAGING = "/run"
 """Covered by a tmpfs that holds the new root; only in this mount namespace."""
@@ -62,6 +64,7 @@ def build(spec: Spec, *, rootless: bool) -> Path:
     _mount_kernel(root, rootless=rootless)
     for name, mode in FRESH.items():
         _tmpfs(_directory(root / name), mode)
+    _mount_unchanged(root / UNCHANGED)
     for name in DATA:
         _tmpfs(_directory(root / name), "0755")
     for path, fd in real:
@@ -184,15 +187,23 @@ def _copy_tree(source: Path, target: Path) -> None:
 def _mount_kernel(root: Path, *, rootless: bool) -> None:
     quiet = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("proc", _directory(root / "proc"), "proc", quiet)
-    # Twice: "ip netns exec" takes one off, and a user namespace may mount sysfs anew only where one is left, and that
-    # one's file system is not read-only, which is why the mount is (mount_too_revealing in fs/namespace.c).
-    sys = _directory(root / "sys")
-    mount("sysfs", sys, "sysfs", quiet)
-    bind(sys, sys, read_only=True)
+    mount("sysfs", _directory(root / "sys"), "sysfs", quiet)
+    make_read_only(str(root / "sys"))
     mount("cgroup2", str(root / "sys/fs/cgroup"), "cgroup2", quiet, "nsdelegate")
     if not rootless:
         _protect_proc(root / "proc")
     devices.build(Path(_directory(root / "dev")))
+
+
+def _mount_unchanged(folder: Path) -> None:
+    """A /proc and a /sys that nothing is mounted in, nor read-only, out of the way.
+
+    In a user namespace, the kernel lets these be mounted anew only where such a one is visible already
+    (mount_too_revealing in fs/namespace.c), and "ip netns exec" and sandboxes in the sandbox do mount them.
+    """
+    folder.mkdir(mode=0o700)
+    for name, kind in (("proc", "proc"), ("sys", "sysfs")):
+        mount(kind, _directory(folder / name), kind, MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 def _protect_proc(proc: Path) -> None:

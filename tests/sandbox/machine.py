@@ -16,7 +16,8 @@ WITNESSES = {
     "namespaces": "ip netns list",
     "nftables": "nft list ruleset",
     "abstract sockets": "grep -o '@placemat.*' /proc/net/unix || true",
-    "files": "find /run /tmp /dev /etc /var /usr/local -not -path '/run/log/*' -not -path '/dev/pts/*'",
+    "files": "find /run /tmp /dev /etc /var /usr/local "
+    r"\( -path /run/placemat-sandbox -o -path /run/log -o -path /dev/pts \) -prune -o -print",
     "terminals": "ls /dev/pts",
     "host name": "hostname",
     "sysctls": "sysctl -a 2>/dev/null | grep -E '^net|^kernel.(hostname|domainname)' | grep -v random",
