@@ -51,8 +51,8 @@ def escape(text: str) -> str:
 
 
 def service_unit(cluster: str) -> str:
-    """The static unit that runs placematd for a cluster."""
-    return f"placemat@{escape(cluster)}.service"
+    """The static unit that runs placematd for a cluster; a cluster's name needs no escaping in an instance name."""
+    return f"placemat@{cluster}.service"
 
 
 def slice_unit(cluster: str) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from .console import ConsoleHub
 from .errors import InvalidCluster, Mistake, NotFound, PlacematError, WrongState
 from .events import Events
 from .facts import Host, Settings
+from .firewall_watch import FirewallWatch, mend
 from .forwards import Forwards
 from .guest import check_address, parse_address
-from .host import missing_tools, observe_host
+from .host import forward_chains, missing_tools, observe_host
 from .models import Cluster
 from .names import service_unit, slice_unit
 from .nodes import NodeControl, unit_state
@@ -72,6 +73,7 @@ class Service:
         self._nodes: dict[str, NodeControl] = {}
         self.forwards = Forwards(settings.cluster, systemd)
         self._changing = asyncio.Lock()
+        self._firewall = FirewallWatch(self._mend_firewall)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -89,6 +91,7 @@ class Service:
             except BaseException:
                 await self._detach_nodes()
                 raise
+            self._firewall.start()
             self._set_state("running", f"cluster {self.settings.cluster} is up: {self.summary()}")
 
     async def restarts(self) -> bool:
@@ -100,11 +103,13 @@ class Service:
     async def leave(self) -> None:
         """Let go of the cluster and leave it as it is."""
         self._set_state("stopping", f"leaving cluster {self.settings.cluster} to the next placematd")
+        self._firewall.close()
         await self._detach_nodes()
 
     async def stop(self) -> None:
         """Take everything of the cluster away; volumes and images stay."""
         self._set_state("stopping", f"stopping cluster {self.settings.cluster}")
+        self._firewall.close()
         async with self._changing:
             await self._detach_nodes()
             nothing = Plan(cluster=self.settings.cluster)
@@ -222,6 +227,21 @@ class Service:
             if control.plan.unit == state.name:
                 self._spawn(control.unit_changed(unit_state(state)))
 
+    async def _mend_firewall(self) -> None:
+        """The host's firewall was changed: put back what it lost of ours."""
+        async with self._changing:
+            wanted = self._wanted
+            if wanted is None or self.state != "running":
+                return
+            try:
+                chains = await asyncio.to_thread(forward_chains, wanted.cluster)
+                host = replace(wanted.host, closed_chains=chains)
+                plan = planning.plan(wanted.cluster, host, self.settings)
+                for change in await asyncio.to_thread(mend, plan, self._adapters):
+                    self.events.publish("warning", f"the host's firewall was changed: {change.action} {change.key}")
+            except PlacematError as error:
+                self.events.publish("error", f"the host's firewall was changed: {error}")
+
     def _guest_line(self, node: str, line: bytes) -> None:
         """A line that a guest wrote to /dev/virtio-ports/placemat: the address of its BMC."""
         control = self._nodes[node]
@@ -286,9 +306,9 @@ class Service:
     def summary(self) -> str:
         """One line: what is up."""
         on = sum(control.power == "On" for control in self._nodes.values())
-        nodes = f"{on} of {len(self._nodes)} nodes on"
         cluster = self._require().cluster
-        return f"{len(cluster.networks)} networks, {len(cluster.namespaces)} namespaces, {nodes}"
+        parts = [count(len(cluster.networks), "network"), count(len(cluster.namespaces), "namespace")]
+        return ", ".join([*parts, f"{on} of {count(len(self._nodes), 'node')} on"])
 
     def fail(self, error: BaseException) -> None:
         """Note why the cluster is not up, for status and journal; a file's mistakes get a line each."""
@@ -340,6 +360,11 @@ class Service:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: 1 network, 2 networks."""
+    return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
 def changes_json(changes: Changes) -> list[dict[str, str]]:

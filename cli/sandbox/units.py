@@ -96,7 +96,7 @@ def write(root: Path, spec: Spec) -> None:
         _write(systemd / "system" / name, text)
     # ProtectHome= would hide a clone below /home or /root from its own service.
     cli = Path(spec.placematd).with_name("placemat-cli")
-    override = f"[Service]\nExecStart=\nExecStart={spec.placematd} %I\nExecReload=\nExecReload={cli} reload %I\n"
+    override = f"[Service]\nExecStart=\nExecStart={spec.placematd} %i\nExecReload=\nExecReload={cli} reload %i\n"
     _write(systemd / "system/placemat@.service.d/sandbox.conf", override + "ProtectHome=no\n")
 
 

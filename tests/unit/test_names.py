@@ -53,7 +53,7 @@ def test_escape(text: str, escaped: str) -> None:
 
 def test_unit_names() -> None:
     assert names.slice_unit("my-dc") == r"placemat-my\x2ddc.slice"
-    assert names.service_unit("my-dc") == r"placemat@my\x2ddc.service"
+    assert names.service_unit("my-dc") == "placemat@my-dc.service"
     assert names.node_unit("my-dc", "worker-1") == r"placemat-my\x2ddc-node-worker-1.service"
     assert names.tpm_unit("dc", "n", "socket") == "placemat-dc-tpm-n.socket"
     assert names.console_unit("dc", "n") == "placemat-dc-console-n.service"
