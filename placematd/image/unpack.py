@@ -24,11 +24,15 @@ MAGIC = {
 }
 """How compressed files begin (RFC 1952, RFC 8878, the xz format)."""
 
+ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after 50 to 5f: what pzstd writes first
+
 Read = Callable[[int], bytes]
 
 
 def detect(head: bytes) -> str:
     """The compression of a file that begins so; "" for none of ours."""
+    if head[1:4] == ZSTD_SKIPPABLE and head[0] >> 4 == 5:
+        return "zstd"
     return next((name for name, magic in MAGIC.items() if head.startswith(magic)), "")
 
 

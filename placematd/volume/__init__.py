@@ -1,6 +1,5 @@
 """Volumes of nodes: made once, whole or not at all, and then the user's: never changed, never deleted unasked."""
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ from ..resources import Kind, VolumeFile
 from . import record as records
 from . import seed
 from .base import check_self_contained, header
-from .create import Progress, give, make_disk, make_node_directory
+from .create import Progress, alone, give, make_disk, make_node_directory
 from .manage import VolumeInfo, list_volumes, reset_volume
 from .record import Record
 
@@ -66,7 +65,7 @@ class Volumes:
                 self._write(resource, cluster)
                 return
             make_node_directory(resource.path.parent, resource.user)
-            with _alone(resource.path.parent):
+            with alone(resource.path.parent):
                 self._make(resource, cluster)
         except OSError as error:
             raise StepError(f"make {resource.key}", f"{error.filename}: {error.strerror}") from error
@@ -169,17 +168,6 @@ def _part(volume: VolumeFile) -> Path:
     """Beside the node's directory, which its QEMU can see: there a link could be waiting."""
     node = volume.path.parent
     return node.parent / f".{node.name}@{volume.path.name}.part"
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Lock a node's directory: placematd makes volumes and the CLI resets them. flock(2) works on directories."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

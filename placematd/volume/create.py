@@ -1,5 +1,6 @@
 """Making the file of a volume under a name of its own; who calls puts it in its place."""
 
+import fcntl
 import os
 import pwd
 import re
@@ -116,6 +117,17 @@ def make_node_directory(directory: Path, user: str) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         os.chown(directory, -1, entry.pw_gid)
         directory.chmod(0o750)
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Lock a node's directory: placematd makes volumes and the CLI resets them. flock(2) works on directories."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import NotFound, StepError, WrongState
 from ..image.cache import entry_of
 from ..names import OwnerMark
+from .create import alone
 from .record import Record, content_changes, exists, record_path, records
 
 LOCK_FORMAT = "hhqqi4x"  # struct flock of fcntl(2) on 64 bit Linux: type, whence, start, length, pid
@@ -71,13 +72,14 @@ def reset_volume(data_dir: Path, cluster: str, node: str, volume: str) -> Volume
 def _delete(info: VolumeInfo, base: Path | None) -> None:
     if info.form == "directory" or not info.exists:
         return
-    files = [file for file in info.path.rglob("*") if file.is_file()] if info.path.is_dir() else [info.path]
-    if any(in_use(file) for file in files):
-        raise WrongState(f"volume {info.node}/{info.name} is in use: stop node {info.node} first")
-    if info.path.is_dir():
-        shutil.rmtree(info.path)
-    else:
-        info.path.unlink()
+    with alone(info.path.parent):
+        files = [file for file in info.path.rglob("*") if file.is_file()] if info.path.is_dir() else [info.path]
+        if any(in_use(file) for file in files):
+            raise WrongState(f"volume {info.node}/{info.name} is in use: stop node {info.node} first")
+        if info.path.is_dir():
+            shutil.rmtree(info.path)
+        else:
+            info.path.unlink()
     entry = entry_of(base) if base else None
     if entry:
         with entry.lock(lambda: None):

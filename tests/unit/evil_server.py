@@ -1,6 +1,7 @@
 """A real HTTP server on 127.0.0.1 that misbehaves as its test wants."""
 
 import re
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,8 +53,11 @@ class _Http(ThreadingHTTPServer):
 class Server:
     """`with Server() as server: server.answers["/x"] = File(b"...")`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._http = _Http(("127.0.0.1", 0), Request)
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
         self._http.answers, self._http.seen = {}, []
         self._thread = threading.Thread(target=lambda: self._http.serve_forever(poll_interval=0.02))
         self.answers = self._http.answers
@@ -74,7 +78,7 @@ class Server:
             self._http.server_close()
 
     def url(self, path: str = "/image") -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}{path}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}{path}"
 
     @property
     def seen(self) -> list[Request]:

@@ -1,6 +1,7 @@
 """Images against a real HTTP server that does what servers do on a bad day."""
 
 import bz2
+import fcntl
 import gzip
 import hashlib
 import json
@@ -16,9 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
-from urllib.request import Request as UrlRequest
 
 import pytest
 from evil_server import Answer, File, Request, Server
@@ -26,11 +25,11 @@ from evil_server import Answer, File, Request, Server
 from placematd.errors import MissingTool, StepError
 from placematd.image import Images, Limits, Surroundings, list_images, prune
 from placematd.image.cache import Entry
-from placematd.image.http import _Redirects
 from placematd.resources import CachedImage
 
 # 3 MiB that do not compress, with a hole in the middle as disk images have.
 CONTENT = os.urandom(1 << 20) + bytes(1 << 20) + os.urandom((1 << 20) + 4321)
+PLAIN = CONTENT[:400_000]
 QUICK = Limits(silence_seconds=5, slowest_bytes=1 << 10, slowest_seconds=5, attempts=3, first_wait_seconds=0.01)
 
 
@@ -175,6 +174,24 @@ def test_range_that_was_not_asked_for_is_not_believed(cache: Cache, server: Serv
     assert [request.headers.get("Range") for request in server.seen] == [None, "bytes=1500000-", None]
 
 
+def test_rest_of_another_version_is_not_taken(cache: Cache, server: Server) -> None:
+    """A server that does not know If-Range, and a file that has changed."""
+
+    def answer(request: Request) -> None:
+        start = request.range_start()
+        if len(server.seen) == 1:
+            File(CONTENT, etag='"1"', drop_at=1_500_000)(request)
+        elif start is None:
+            File(new, etag='"2"')(request)
+        else:
+            request.head(206, ETag='"2"', Content_Range=f"bytes {start}-{len(new) - 1}/{len(new)}")
+            request.wfile.write(new[start:])
+
+    new = os.urandom(len(CONTENT))
+    server.answers["/image"] = answer
+    assert cache.fetch(server.url()) == new
+
+
 def test_range_refused_begins_anew(cache: Cache, server: Server) -> None:
     def answer(request: Request) -> None:
         if request.range_start() is None:
@@ -218,17 +235,48 @@ def test_nobody_listens(cache: Cache, server: Server) -> None:
     assert "Connection refused" in cache.refused(server.url())
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
-def test_certificate_that_cannot_be_verified_is_not_tried_again(cache: Cache, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*shlex.split(request), *files], check=True, capture_output=True)
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Server]:
+    """A server with a certificate for 127.0.0.1 that nobody knows; `tmp_path/cert.pem` is it."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl")
+    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    options = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*shlex.split(request), *files, *options], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with Server() as server:
-        server._http.socket = context.wrap_socket(server._http.socket, server_side=True)
-        assert "CERTIFICATE_VERIFY_FAILED" in cache.refused(server.url().replace("http:", "https:"))
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with Server(context) as running:
+        yield running
+
+
+def test_https_is_resumed_too(cache: Cache, secure: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    secure.answers["/image"] = File(CONTENT, etag='"1"', drop_at=1_500_000)
+    assert cache.fetch(secure.url()) == CONTENT
+    assert len(secure.seen) == 2
+
+
+def test_certificate_that_cannot_be_verified_is_not_tried_again(cache: Cache, secure: Server) -> None:
+    assert "CERTIFICATE_VERIFY_FAILED" in cache.refused(secure.url())
+
+
+def test_slow_https_server_is_given_up(
+    cache: Cache, secure: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    ended = threading.Event()
+
+    def answer(request: Request) -> None:
+        request.head(Content_Length=1000)
+        ended.wait(10)
+
+    secure.answers["/image"] = answer
+    cache.limits = replace(QUICK, slowest_seconds=0.3, attempts=1)
+    try:
+        assert "less than 1 KiB" in cache.refused(secure.url())
+    finally:
+        ended.set()
 
 
 def test_slow_server_is_given_up(cache: Cache, server: Server) -> None:
@@ -303,11 +351,16 @@ def test_redirect_to_another_scheme_is_refused(cache: Cache, server: Server, tar
     assert target in cache.refused(server.url())
 
 
-def test_redirect_from_https_to_http_is_refused() -> None:
-    refuse = _Redirects("fetch image disk")
-    with pytest.raises(StepError, match="redirect from https://a/x to http://b/y is not followed"):
-        refuse.redirect_request(UrlRequest("https://me:pw@a/x"), BytesIO(), 302, "Found", {}, "http://b/y")
-    assert refuse.redirect_request(UrlRequest("http://a/x"), BytesIO(), 302, "Found", {}, "https://b/y")
+def test_redirect_to_https_is_followed_and_none_back(
+    cache: Cache, server: Server, secure: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    server.answers["/image"] = redirect(secure.url())
+    secure.answers["/image"] = File(CONTENT)
+    assert cache.fetch(server.url()) == CONTENT
+    secure.answers["/back"] = redirect(server.url())
+    with pytest.raises(StepError, match=r"redirect from https://.*/back to http://.* is not followed"):
+        cache.fetch(secure.url("/back"), path=cache.directory / "images" / "ffff")
 
 
 def test_redirect_loop_ends(cache: Cache, server: Server) -> None:
@@ -368,12 +421,12 @@ PACK = {
 
 @pytest.mark.parametrize("compression", PACK)
 def test_compression_from_url_and_from_file(cache: Cache, server: Server, tmp_path: Path, compression: str) -> None:
-    packed = PACK[compression](CONTENT)
+    packed = PACK[compression](PLAIN)
     server.answers["/image"] = File(packed)
-    assert cache.fetch(server.url(), compression=compression) == CONTENT
+    assert cache.fetch(server.url(), compression=compression) == PLAIN
     (tmp_path / "packed").write_bytes(packed)
     local = Cache(tmp_path / "local")
-    assert local.fetch(file=tmp_path / "packed", compression=compression) == CONTENT
+    assert local.fetch(file=tmp_path / "packed", compression=compression) == PLAIN
     assert local.files() == {"0123abcd", "0123abcd.json"}
 
 
@@ -384,9 +437,16 @@ def test_several_streams_in_one_file_are_one_image(cache: Cache, tmp_path: Path,
     assert cache.fetch(file=tmp_path / "packed", compression=compression) == b"firstsecond"
 
 
+def test_zstd_that_begins_with_a_skippable_frame(cache: Cache, tmp_path: Path) -> None:
+    """As pzstd writes it."""
+    frame = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    (tmp_path / "packed").write_bytes(frame + PACK["zstd"](PLAIN))
+    assert cache.fetch(file=tmp_path / "packed", compression="zstd") == PLAIN
+
+
 @pytest.mark.parametrize("compression", PACK)
 def test_compressed_file_that_is_cut_off(cache: Cache, tmp_path: Path, compression: str) -> None:
-    packed = PACK[compression](CONTENT)
+    packed = PACK[compression](PLAIN)
     (tmp_path / "packed").write_bytes(packed[: len(packed) // 2])
     assert "damaged" in cache.refused(file=tmp_path / "packed", compression=compression)
 
@@ -398,12 +458,12 @@ def test_file_that_is_not_compressed_so(cache: Cache, tmp_path: Path, compressio
 
 
 def test_forgotten_compression_is_named(cache: Cache, server: Server) -> None:
-    server.answers["/image"] = File(PACK["xz"](CONTENT))
+    server.answers["/image"] = File(PACK["xz"](PLAIN))
     assert "compression: xz" in cache.refused(server.url())
 
 
 def test_zstd_is_named_where_it_is_missing(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "packed").write_bytes(PACK["zstd"](CONTENT))
+    (tmp_path / "packed").write_bytes(PACK["zstd"](PLAIN))
     monkeypatch.setattr("placematd.run.SBIN", "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingTool, match="apt-get install zstd"):
@@ -678,6 +738,23 @@ def test_prune_leaves_what_is_being_fetched(cache: Cache, server: Server) -> Non
     with Entry(cache.image().path).lock(lambda: None):
         assert prune(cache.directory) == []
     assert cache.image().path.exists()
+
+
+def test_lock_that_was_pruned_away_in_between_is_no_lock(
+    cache: Cache, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers["/image"] = File(CONTENT, etag='"1"')
+    cache.fetch(server.url())
+    entry, flock, deleted = Entry(cache.image().path), fcntl.flock, []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not deleted:
+            deleted.append(entry.lock_path.unlink())
+        flock(descriptor, operation)
+
+    monkeypatch.setattr("placematd.image.cache.fcntl.flock", late)
+    with entry.lock(lambda: None), entry.try_lock() as second:
+        assert not second
 
 
 def test_progress_counts_up_to_the_end_and_not_too_often(cache: Cache, server: Server) -> None:

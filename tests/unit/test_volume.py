@@ -1,5 +1,6 @@
 """Volumes made with the real qemu-img and cloud-localds, and read by them again."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from placematd.names import OwnerMark
 from placematd.resources import VolumeFile
 from placematd.volume import Volumes, list_volumes, reset_volume
 from placematd.volume.base import header
-from placematd.volume.create import bytes_of
+from placematd.volume.create import alone, bytes_of
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 MIB = 1 << 20
@@ -567,6 +568,34 @@ def test_reset_of_a_disk_that_runs_is_refused(data: Data, raw: Path) -> None:
         process.stdin.write("quit\n")
     reset_volume(data.directory, "c1", "n1", "vda")
     assert not path.exists()
+
+
+@pytest.mark.parametrize("step", ["create", "reset"])
+def test_volumes_of_a_node_are_made_and_reset_one_after_the_other(data: Data, raw: Path, step: str) -> None:
+    path = data.make(data.volume("copy", base=raw))
+    steps = {
+        "create": lambda: data.make(data.volume("raw", name="n1/vdb", size="1M")),
+        "reset": lambda: reset_volume(data.directory, "c1", "n1", "vda"),
+    }
+    thread = threading.Thread(target=steps[step])
+    with alone(path.parent):
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert path.exists()
+    thread.join(10)
+    assert [item.name for item in list_volumes(data.directory, "c1")] == (["vda", "vdb"] if step == "create" else [])
+
+
+def test_reset_of_tpm_state(data: Data) -> None:
+    volume = replace(data.volume("state", name="n1/@tpm"), path=data.directory / "c1" / "volumes" / "n1" / "tpm")
+    lock = data.make(volume) / ".lock"
+    with lock.open("w") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)  # as swtpm does
+        with pytest.raises(WrongState):
+            reset_volume(data.directory, "c1", "n1", "@tpm")
+    reset_volume(data.directory, "c1", "n1", "@tpm")
+    assert not volume.path.exists()
 
 
 def test_removing_a_cluster_keeps_its_volumes(data: Data, raw: Path) -> None:
