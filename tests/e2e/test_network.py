@@ -225,9 +225,22 @@ def counters(lab: Lab) -> dict[str, int]:
 def test_a_firewall_that_is_loaded_anew_does_not_cut_the_cluster_off(lab: Lab) -> None:
     lab.box.run(["nft", "delete", "table", "inet", "firewalld"])
     load_firewalld(lab.box)
-    lab.box.run([CLI, "reload", "network"])
+    lab.cluster.wait("firewall was changed: create passage inet:firewalld:filter_FORWARD", 60)
     assert lab.pings("boot", WORLD)
     assert lab.pings("boot", WORLD6)
+
+
+def test_a_reload_puts_back_what_nobody_told_was_lost(lab: Lab) -> None:
+    """As where the firewall is iptables-legacy, or placematd was not there."""
+    lab.box.run(["systemctl", "kill", "--signal=STOP", "--kill-whom=main", "placemat@network"])
+    rules = rules_of(lab.box)
+    lab.box.run(["nft", "flush", "ruleset"])
+    load_other_firewalls(lab.box)
+    assert not lab.pings("boot", WORLD)
+    lab.box.run(["systemctl", "kill", "--signal=CONT", "--kill-whom=main", "placemat@network"])
+    lab.box.run([CLI, "reload", "network"])
+    assert sorted(rules_of(lab.box).splitlines()) == sorted(rules.splitlines())
+    assert lab.pings("boot", WORLD)
 
 
 @pytest.mark.proves("Network.use-nat")

@@ -24,7 +24,7 @@ LAYERS = {
     3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp run sysctl "
     "systemd udp_relay unit_log units volume",
     # serving
-    4: "__init__ __main__ adapters api api_v2 apply bmc console guest nodes relay service status",
+    4: "__init__ __main__ adapters api api_v2 apply bmc console firewall_watch guest nodes relay service status",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
