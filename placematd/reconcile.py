@@ -99,8 +99,8 @@ def _step(resource: Resource, marks: Mapping[Key, OwnerMark], needed: Key | None
 
 
 def _changed_volume(volume: VolumeFile) -> Change:
-    """A volume holds what a guest wrote, so it is reported and left; of a shared directory nothing is ours."""
-    if volume.form == "directory":
+    """A volume holds what a guest wrote, so it is reported and left; a shared directory or a seed holds none of that."""
+    if volume.form in ("directory", "seed"):
         return Change(volume.key, volume, "changed", "update")
     hint = f"placemat-cli volume reset {volume.name.replace('/', ' ', 1)}"
     return Change(volume.key, volume, f"changed, and kept because it holds data ({hint} makes it anew)", "keep")

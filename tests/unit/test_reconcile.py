@@ -6,7 +6,7 @@ from pathlib import Path
 
 from samples import BOOT, CLUSTER, HOST, NET0, SETTINGS, WORKER
 
-from placematd.models import App, Cluster, HostPathVolume, Network, Node, RawVolume
+from placematd.models import App, Cluster, HostPathVolume, LocaldsVolume, Network, Node, RawVolume
 from placematd.names import OwnerMark
 from placematd.plan import Plan, plan
 from placematd.reconcile import Change, Changes, compare
@@ -178,6 +178,17 @@ def test_a_shared_directory_holds_nothing_of_ours() -> None:
 
 def test_an_image_is_looked_at_again_without_touching_nodes() -> None:
     assert keys(compare(PLAN, without({"debian"})).create) == ["create image debian"]
+
+
+def test_a_seed_whose_files_changed_is_made_anew_and_a_disk_is_kept() -> None:
+    seed = LocaldsVolume(name="seed", user_data=Path("/etc/placemat/user-data"))
+    disk = RawVolume(name="data", size="1G")
+    wanted = plan(Cluster(name="dc", nodes=(Node(name="n", cpu=1, volumes=(seed, disk)),)), HOST, SETTINGS)
+    edited = [replace(mark, digest="0" * 12) if mark.kind == "volume" else mark for mark in marks(wanted)]
+    for adopt in (False, True):
+        changes = compare(wanted, edited, adopt=adopt)
+        assert keys(changes.create) == ["update volume n/seed"]
+        assert keys(changes.keep) == ["keep volume n/data"]
 
 
 # -- adoption ---------------------------------------------------------------------------------------------------------
