@@ -99,7 +99,7 @@ def _step(resource: Resource, marks: Mapping[Key, OwnerMark], needed: Key | None
 
 
 def _changed_volume(volume: VolumeFile) -> Change:
-    """A volume holds what a guest wrote, so it is reported and left; a shared directory or a seed holds none of that."""
+    """A volume holds what a guest wrote, so it is reported and left; a shared directory or seed holds none of that."""
     if volume.form in ("directory", "seed"):
         return Change(volume.key, volume, "changed", "update")
     hint = f"placemat-cli volume reset {volume.name.replace('/', ' ', 1)}"
