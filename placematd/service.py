@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from .adapter import Adapter
 from .api import PowerRequest
 from .apply import Applier
 from .console import ConsoleHub
-from .errors import InvalidCluster, Mistake, NotFound, PlacematError, WrongState
+from .errors import InvalidCluster, Mistake, NotFound, PlacematError, StepError, WrongState
 from .events import Events
 from .facts import Host, Settings
 from .firewall_watch import FirewallWatch, mend
@@ -90,6 +91,7 @@ class Service:
                 await self._applier.apply(changes, lambda: self._attach_nodes(changes))
             except BaseException:
                 await self._detach_nodes()
+                await self._stop_empty_slice()
                 raise
             self._firewall.start()
             self._set_state("running", f"cluster {self.settings.cluster} is up: {self.summary()}")
@@ -99,6 +101,12 @@ class Service:
         unit = service_unit(self.settings.cluster)
         properties = await asyncio.to_thread(self._systemd.properties, unit)
         return properties is not None and properties.job == "restart"
+
+    async def _stop_empty_slice(self) -> None:
+        """The slice of a cluster that did not come up; systemd keeps slices until they are stopped."""
+        with suppress(StepError):  # it follows an error that tells more
+            if not await self._unit_states():
+                await asyncio.to_thread(self._systemd.stop, slice_unit(self.settings.cluster))
 
     async def leave(self) -> None:
         """Let go of the cluster and leave it as it is."""
