@@ -76,11 +76,12 @@ class NodeControl:
         before, self._unit = self._unit, state
         if state == before:
             return
+        changed = POWER_OF_UNIT.get(before) != POWER_OF_UNIT.get(state)
         if POWER_OF_UNIT.get(state) == "Off":
             await self.detach()
         async with self._changed:
             self._changed.notify_all()
-        if not self._transition:
+        if changed and not self._transition:
             self._tell(f"power {self.power}")
 
     async def attach(self) -> None:
