@@ -152,7 +152,6 @@ def _delegation(own: Path) -> str:
         return "systemd-run --user --scope -p Delegate=yes placemat-cli sandbox ..."
     directory = own / f"placemat-{idmap.user_name()}"
     files = " ".join(f"{directory}/{name}" for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads"))
-    script = (
-        f"mkdir -p {directory} && chown {os.geteuid()} {directory} {files} && echo $PPID > {directory}/cgroup.procs"
-    )
-    return f"sudo sh -c '{script}'"
+    owner = os.geteuid()
+    script = f"mkdir -p {directory} && chown {owner} {directory} {files} && echo $$ > {directory}/cgroup.procs"
+    return f'sudo sh -c "{script}"'  # double quotes: $$ is the shell that it is pasted into

@@ -88,7 +88,7 @@ def write(root: Path, spec: Spec) -> None:
     mount("tmpfs", str(systemd), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
     for name, text in FILES.items():
         _write(systemd / name, text)
-    for name in sorted({*_started_at_boot(root), *ON_DEMAND}):
+    for name in sorted({*started_at_boot(root), *ON_DEMAND}):
         _mask(systemd / "system" / name)
     for name in sorted(_generators(root)):
         _mask(systemd / "system-generators" / name)
@@ -111,7 +111,7 @@ def _mask(path: Path) -> None:
         path.symlink_to("/dev/null")
 
 
-def _started_at_boot(root: Path) -> set[str]:
+def started_at_boot(root: Path) -> set[str]:
     """Names in the .wants and .requires directories of the distribution's targets."""
     directories = (root / name for name in UNIT_DIRECTORIES[1:])
     links = (link for directory in directories for link in directory.glob("*.target.[wr]*s/*"))

@@ -44,46 +44,49 @@ def test_id_ranges_and_the_command_that_gives_free_ones() -> None:
     assert gids[1].startswith("sudo usermod --add-subgids ")
 
 
+AS_USER_WITHOUT_CGROUP = [sys.executable, str(sandboxes.REPOSITORY / "tests/sandboxes.py"), "--without-cgroup"]
+
+
+class Shell:
+    """Of the test user, who has no cgroup of its own."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.process = machine.box.popen(
+            [*AS_USER_WITHOUT_CGROUP, "sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, line: str) -> list[str]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line} 2>&1; echo status $?\n")
+        self.process.stdin.flush()
+        lines: list[str] = []
+        while not lines or not lines[-1].startswith("status "):
+            lines.append(self.process.stdout.readline().strip())
+            assert lines[-1] or self.process.poll() is None
+        return lines
+
+    def close(self) -> None:
+        self.process.communicate(timeout=60)
+
+
 def test_the_command_for_the_cgroup_provides_it(machine: Machine) -> None:
-    """Run as printed (by root, where it says sudo), it lets the user's shell start a sandbox."""
-    script = f"""
-import subprocess, sys
-sys.path.insert(0, {str(sandboxes.REPOSITORY / "tests")!r})
-import sandboxes
-from pathlib import Path
-with sandboxes.ordinary_user(without=["cgroup"]) as (launcher, env):
-    shell = subprocess.Popen([*launcher, "sh"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    shell.stdin.write("echo up\\n"); shell.stdin.flush(); shell.stdout.readline()
-    (pid,) = [shell.pid]
-    cgroup = "/sys/fs/cgroup" + Path(f"/proc/{{pid}}/cgroup").read_text().splitlines()[-1][3:]
-    shell.stdin.write("{CLI} sandbox true 2>&1; echo status $?\\n"); shell.stdin.flush()
-    said = []
-    while not said or not said[-1].startswith("status"):
-        said.append(shell.stdout.readline())
-    print("".join(said))
-    (command,) = [line.strip() for line in said if "sudo sh" in line]
-    subprocess.run(["sh", "-c", command.replace("sudo sh -c", "sh -c").replace("$PPID", str(pid))], check=True)
-    said, _ = shell.communicate("{CLI} sandbox -- systemctl is-system-running; echo status $?\\n")
-    print(said)
-    from placemat_cli.sandbox import cgroup as cgroups
-    cgroups.remove(Path(command.split()[5]))
-"""
-    machine.box.run(["rm", "-rf", "/run/systemd/system"])  # what tells that the user has a systemd to ask
-    done = machine.box.run([sys.executable, "-c", script])
-    assert "status 125" in done.stdout
-    assert done.stdout.rstrip().endswith("running\nstatus 0")
+    """What is printed is pasted, with root's part done by root."""
+    machine.box.run(["rm", "-rf", "/run/systemd/system"])  # which says that the user has a systemd to ask
+    machine.box.run(["tee", "/usr/local/bin/sudo"], input='#!/bin/sh\nexec "$@"\n')
+    machine.box.run(["chmod", "755", "/usr/local/bin/sudo"])
+    shell = Shell(machine)
+    (pid, _) = shell.run("echo $$")
+    said = shell.run(f"{CLI} sandbox true")
+    assert said[-1] == "status 125"
+    (command,) = (line for line in said if "sudo" in line)
+    machine.box.run(["sh", "-c", command.replace("$$", pid)])
+    assert shell.run(f"{CLI} sandbox -- systemctl is-system-running") == ["running", "status 0"]
+    shell.close()
 
 
 def test_on_a_machine_with_systemd_a_scope_is_the_way(machine: Machine) -> None:
-    argv = [
-        sys.executable,
-        str(sandboxes.REPOSITORY / "tests/sandboxes.py"),
-        "--without-cgroup",
-        CLI,
-        "sandbox",
-        "true",
-    ]
-    done = machine.box.run(argv, check=False)
+    done = machine.box.run([*AS_USER_WITHOUT_CGROUP, CLI, "sandbox", "true"], check=False)
     assert done.returncode == 125
     assert "systemd-run --user --scope -p Delegate=yes placemat-cli sandbox ..." in done.stderr
 

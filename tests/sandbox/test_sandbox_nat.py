@@ -28,7 +28,8 @@ FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], t
 def world(machine: Machine) -> Iterator[Machine]:
     """192.0.2.1, behind the machine's default route, serves HTTP and DNS, as 127.0.0.1 does HTTP."""
     machine.box.sh("""
-        ip link add world type bridge; ip link set world addrgenmode none; ip address add 192.0.2.1/24 dev world; ip link set world up
+        ip link add world type bridge; ip link set world addrgenmode none
+        ip address add 192.0.2.1/24 dev world; ip link set world up
         ip route add default via 192.0.2.254 dev world
         echo nameserver 192.0.2.1 > /etc/resolv.conf
     """)

@@ -109,7 +109,7 @@ def test_accounts_of_the_product(box: Box) -> None:
 
 
 def test_the_service_is_the_one_beside_the_interpreter(box: Box) -> None:
-    shown = box.run(["systemctl", "show", "placemat@some\\x2dname.service", "--property=ExecStart,LoadState"]).stdout
+    shown = box.run(["systemctl", "show", "placemat@some-name.service", "--property=ExecStart,LoadState"]).stdout
     assert "LoadState=loaded" in shown
     assert f"argv[]={Path(sys.executable).parent / 'placematd'} some-name" in shown
 
