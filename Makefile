@@ -64,4 +64,4 @@ uninstall: ## remove what install installed
 
 clean: ## remove what setup, guest and the tests made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
-	rm -rf examples/quickstart/data
+	rm -rf examples/quickstart/data examples/cloud-init/data
