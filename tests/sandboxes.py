@@ -124,18 +124,18 @@ def _provisions(folder: Path, delegated: Path, without: Sequence[str]) -> list[s
         "subuid": f"{TEST_USER}:{FIRST_SUBID}:65536",
         "subgid": f"{TEST_USER}:{FIRST_SUBID}:65536",
     }
-    commands = []
+    commands = []  # mount -n: else it leaves /run/mount on the machine
     for name, line in tables.items():
         machine = Path("/etc", name)
         before = machine.read_text() if machine.is_file() else ""
         (folder / name).write_text(before + ("" if name.startswith("sub") and "subuid" in without else line + "\n"))
         if not machine.exists():
             continue
-        commands.append(f"mount --bind {folder / name} {machine}")
-    commands += [f"mkdir -p {folder}/dev", f"mount -t tmpfs tmpfs {folder}/dev"]
+        commands.append(f"mount -n --bind {folder / name} {machine}")
+    commands += [f"mkdir -p {folder}/dev", f"mount -n -t tmpfs tmpfs {folder}/dev"]
     mode = "0600" if "tun" in without else "0666"
     commands.append(f"mknod -m {mode} {folder}/dev/tun c 10 200")
-    commands.append(f"mount --bind {folder}/dev/tun /dev/net/tun")
+    commands.append(f"mount -n --bind {folder}/dev/tun /dev/net/tun")
     return [*commands, *_reachable(REPOSITORY), f"echo 0 > {delegated / 'cgroup.procs'}"]
 
 
@@ -148,9 +148,9 @@ def _reachable(directory: Path) -> list[str]:
     clone = shlex.quote(str(directory))
     return [
         f"exec 9<{clone}",
-        f"mount -t tmpfs -o mode=0755 tmpfs {outermost}",
+        f"mount -n -t tmpfs -o mode=0755 tmpfs {outermost}",
         f"mkdir -p {clone}",
-        f"mount --rbind /proc/self/fd/9 {clone}",
+        f"mount -n --rbind /proc/self/fd/9 {clone}",
         "exec 9<&-",
     ]
 

@@ -33,6 +33,11 @@ class Machine:
     def snapshot(self) -> dict[str, list[str]]:
         return {name: sorted(self.box.sh(line).splitlines()) for name, line in WITNESSES.items()}
 
+    def changes(self, before: dict[str, list[str]]) -> dict[str, set[str]]:
+        """What is there now and was not, or the other way round."""
+        now = self.snapshot()
+        return {name: set(now[name]) ^ set(before[name]) for name in before if now[name] != before[name]}
+
     def start(self, *arguments: str, stdout: int | IO[bytes] = subprocess.PIPE) -> "subprocess.Popen[str]":
         """`placemat-cli sandbox ARGUMENTS`; standard error ends when all of its processes have."""
         argv = [CLI, "sandbox", *arguments]
