@@ -8,6 +8,8 @@ POST /v1/nodes/NAME/start|stop|restart      {"graceful": bool, "timeout_seconds"
 POST /v1/nodes/NAME/console                 with "Upgrade: tcp": 101 and then the console's raw bytes, both ways
 GET  /v1/events                             events as they happen, one JSON object a line (application/x-ndjson)
 POST /v1/reload[?dry_run=1]                 read the files again; {"changes": [...]}
+GET  /v1/volumes                            volumes, also of nodes that are no more (`storage.volume_json`)
+POST /v1/volumes/NODE/VOLUME/reset          delete a volume and make it anew; its node must be off -> what it was
 GET  /v1/forwards                           port forwards
 POST /v1/forwards                           {"local", "remote", "protocol"}, as `forward.parse` takes them
 DELETE /v1/forwards/PROTOCOL-LOCAL          take a forward away
@@ -98,6 +100,14 @@ class Backend(Protocol):
         """A node's console; raises NotFound."""
         ...
 
+    async def volumes(self) -> list[dict[str, Any]]:
+        """All volumes as JSON (`storage.volume_json`)."""
+        ...
+
+    async def reset_volume(self, node: str, volume: str) -> dict[str, Any]:
+        """Delete a volume and make it anew; raises NotFound, and WrongState while its node is on."""
+        ...
+
     def reload(self, dry_run: bool) -> Awaitable[list[dict[str, str]]]:
         """Apply the edited files, or say what would change."""
         ...
@@ -173,6 +183,22 @@ class ReloadHandler(Handler):
         """Answer with the changes."""
         dry_run = self.get_query_argument("dry_run", "0") not in ("0", "false", "")
         self.reply({"changes": await self.backend.reload(dry_run)})
+
+
+class VolumesHandler(Handler):
+    """GET /v1/volumes."""
+
+    async def get(self) -> None:
+        """Answer with all volumes."""
+        self.reply(await self.backend.volumes())
+
+
+class ResetHandler(Handler):
+    """POST /v1/volumes/NODE/VOLUME/reset."""
+
+    async def post(self, node: str, volume: str) -> None:
+        """Reset it and answer with what it was."""
+        self.reply(await self.backend.reset_volume(node, volume))
 
 
 class ForwardsHandler(Handler):
@@ -257,6 +283,8 @@ def application(backend: Backend) -> Application:
         (rf"/v1/nodes/{name}/console", ConsoleHandler),
         (r"/v1/events", EventsHandler),
         (r"/v1/reload", ReloadHandler),
+        (r"/v1/volumes", VolumesHandler),
+        (rf"/v1/volumes/{name}/(@?[A-Za-z0-9][A-Za-z0-9_.-]*)/reset", ResetHandler),
         (r"/v1/forwards", ForwardsHandler),
         (r"/v1/forwards/((?:tcp|udp)-[0-9A-Fa-f.:\[\]]+)", ForwardHandler),
     ]

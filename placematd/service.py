@@ -35,6 +35,7 @@ from .reading import read
 from .reconcile import Changes, compare
 from .resources import Kind, UnitResource
 from .status import Json, failed_units, namespace_json, networks_json, node_json
+from .storage import Storage, kept_for_starting, volumes_of
 from .systemd import Systemd, UnitState
 
 log = logging.getLogger("placematd")
@@ -72,6 +73,7 @@ class Service:
         self._applier = Applier(settings.cluster, adapters, self._report_step)
         self._wanted: Wanted | None = None
         self._nodes: dict[str, NodeControl] = {}
+        self._storage = Storage(settings, adapters["volume"])
         self.forwards = Forwards(settings.cluster, systemd)
         self._changing = asyncio.Lock()
         self._firewall = FirewallWatch(self._mend_firewall)
@@ -85,7 +87,7 @@ class Service:
             wanted = await self._read()
             self._watch_units(asyncio.get_running_loop())
             changes = compare(wanted.plan, await self._applier.observe(), adopt=True)
-            self._tell_kept(changes)
+            await self._check_kept(wanted, changes)
             self._adopt(wanted)
             try:
                 await self._applier.apply(changes, lambda: self._attach_nodes(changes))
@@ -136,7 +138,7 @@ class Service:
             changes = compare(wanted.plan, await self._applier.observe())
             if dry_run:
                 return changes_json(changes)
-            self._tell_kept(changes)
+            await self._check_kept(wanted, changes)
             self._set_state("reloading", f"reloading cluster {self.settings.cluster}")
             try:
                 await self._reconcile(wanted, changes)
@@ -187,6 +189,7 @@ class Service:
             states = await self._unit_states()
             units = self._adapters["unit"]
             for resource in self._units_of(node):
+            await asyncio.to_thread(self._storage.make, volumes_of(self._require().plan, f"Node {node.name}"))
                 state = states.get(resource.unit.name, "inactive")
                 if state in ("exited", "failed"):
                     await asyncio.to_thread(units.remove, resource.mark(self.settings.cluster))
@@ -277,7 +280,7 @@ class Service:
             "state": "degraded" if degraded else self.state,
             "step": self.step,
             "error": self.error,
-            "warnings": [str(warning) for warning in wanted.warnings] if wanted else [],
+            "warnings": await self._warnings(),
             "accelerator": wanted.host.accelerator if wanted else None,
             "failed_units": sorted(failed_units(states)),
             "networks": networks_json(cluster),
@@ -310,6 +313,22 @@ class Service:
     def console(self, name: str) -> ConsoleHub:
         """See `api`."""
         return self._control_of(name).console
+    async def volumes(self) -> list[Json]:
+        """See `api`."""
+        return await asyncio.to_thread(self._storage.listed, self._require().plan)
+
+    async def reset_volume(self, node: str, volume: str) -> Json:
+        """See `api`."""
+        async with self._changing:
+            if self.state not in ("running", "degraded"):
+                raise WrongState(f"cluster {self.settings.cluster} is {self.state}; volumes can be reset when it is up")
+            control = self._nodes.get(node)
+            if control and control.power != "Off":
+                raise WrongState(f"node {node} is {control.power}: stop it first (placemat-cli node stop {node})")
+            done = await asyncio.to_thread(self._storage.reset, self._require().plan, node, volume)
+            self.events.publish("state", f"volume {node}/{volume}: reset")
+            return done
+
 
     def summary(self) -> str:
         """One line: what is up."""
@@ -328,6 +347,13 @@ class Service:
     # -- small things ---------------------------------------------------------------------------------------------
 
     def _node_json(self, control: NodeControl, states: Mapping[str, str]) -> Json:
+    async def _warnings(self) -> list[str]:
+        """Those of the cluster files, and the volumes that have changed."""
+        if self._wanted is None:
+            return []
+        changed = await asyncio.to_thread(self._storage.warnings, self._wanted.plan)
+        return [*map(str, self._wanted.warnings), *changed]
+
         return node_json(control, states.get(control.plan.unit, "inactive"))
 
     def _control_of(self, name: str) -> NodeControl:
@@ -352,9 +378,12 @@ class Service:
         for control in self._nodes.values():
             await control.unit_changed(states.get(control.plan.unit, "inactive"))
 
-    def _tell_kept(self, changes: Changes) -> None:
-        for change in changes.keep:
-            self.events.publish("warning", f"{change.key}: {change.reason}")
+    async def _check_kept(self, wanted: Wanted, changes: Changes) -> None:
+        """Tell what differs and stays; raises StepError where a node that starts could not use a volume of its."""
+        await asyncio.to_thread(self._storage.make, kept_for_starting(changes))
+        told = [f"{change.key}: {change.reason}" for change in changes.keep if change.key.kind != "volume"]
+        for warning in [*told, *await asyncio.to_thread(self._storage.warnings, wanted.plan)]:
+            self.events.publish("warning", warning)
 
     def _report_step(self, message: str) -> None:
         self.step = message

@@ -27,7 +27,8 @@ class Volumes:
     """The adapter of kind "volume".
 
     Disks lie in ROOT/CLUSTER/volumes/NODE, their records in DATA/CLUSTER/records/NODE (see `record`). A volume whose
-    inputs have changed is reported and stays as it is. Only a seed is made anew then: no guest has written to it.
+    inputs have changed stays as it is, and `list_volumes` says so; where its node could not use it as it is, `create`
+    refuses. Only a seed is made anew then: no guest has written to it.
     """
 
     kind: Kind = "volume"
@@ -40,7 +41,6 @@ class Volumes:
         warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self._data_dir, self._progress, self._warn = data_dir, progress, warn
-        self._warned: set[str] = set()
 
     def observe(self, cluster: str) -> Sequence[OwnerMark]:
         """The volumes that are there. One whose image or seed files have changed has another digest than it had."""
@@ -48,16 +48,15 @@ class Volumes:
         for mark, record in records.records(self._data_dir, cluster):
             if not records.exists(record):
                 continue
-            changes = records.content_changes(mark, record)
-            if changes:
-                self._warn_once(_changed_warning(mark.name, record, changes))
-            marks.append(OwnerMark(cluster, self.kind, mark.name, CHANGED if changes else mark.digest))
+            changed = records.content_changes(mark, record)
+            marks.append(OwnerMark(cluster, self.kind, mark.name, CHANGED if changed else mark.digest))
         return marks
 
     def create(self, resource: VolumeFile, cluster: str) -> None:
         """Make it, or take over a disk that has no record (of placemat v2, say), with a warning.
 
-        Raises StepError where there is one that was made from something else.
+        One that is there stays. Raises StepError where it cannot be used in the place of the one that is asked for:
+        it lies elsewhere, has another format, or stands on another image.
         """
         try:
             if resource.form == "directory":
@@ -81,12 +80,15 @@ class Volumes:
             volume.path.mkdir(mode=0o700, exist_ok=True)
             give(volume.path, volume.user, 0o700)
             self._write(volume, cluster)
+        elif record and record.path != str(volume.path) and records.exists(record):
+            move = f"mkdir -p {volume.path.parent} && mv {record.path} {volume.path}"
+            raise _unusable(volume, f"it is at {record.path}", move)
         elif not os.path.lexists(volume.path):
             self._make_disk(volume, cluster)
         elif record is None:
             self._adopt(volume, cluster)
         else:
-            self._check_same(volume, cluster, record)
+            self._keep(volume, cluster, record)
 
     def _make_disk(self, volume: VolumeFile, cluster: str) -> None:
         """The record comes first: a disk without one would pass for somebody else's after a crash in between."""
@@ -129,15 +131,13 @@ class Volumes:
             self._write(volume, cluster, adopted=True)
         self._warn(f"{volume.key}: {volume.path} was there already; it is used as it is, whatever it was made from")
 
-    def _check_same(self, volume: VolumeFile, cluster: str, record: Record) -> None:
-        """Raises StepError where the disk was made from something else than it would be now."""
-        if changes := records.differences(record.inputs, records.inputs(volume)):
-            node, _, name = volume.name.partition("/")
-            answer = f"its inputs changed since it was made ({changes})"
-            hint = f"`placemat-cli volume reset {node} {name}` deletes it, with all that the guest wrote"
-            raise StepError(f"use {volume.key}", answer, hint)
-        with _held_base(volume):
-            self._write(volume, cluster, adopted=record.adopted)
+    def _keep(self, volume: VolumeFile, cluster: str, record: Record) -> None:
+        """Keep the disk; where its inputs have changed its record stays too, so that the change stays known."""
+        if reason := _obstacle(volume, record):
+            raise _unusable(volume, reason)
+        if not records.differences(record.inputs, records.inputs(volume)):
+            with _held_base(volume):
+                self._write(volume, cluster, adopted=record.adopted)
 
     def _write(self, volume: VolumeFile, cluster: str, *, adopted: bool = False) -> None:
         record = records.record_of(volume, cluster, adopted=adopted)
@@ -146,15 +146,20 @@ class Volumes:
     def _record_path(self, volume: VolumeFile, cluster: str) -> Path:
         return records.record_path(self._data_dir, cluster, volume.name)
 
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            self._warn(message)
+
+def _obstacle(volume: VolumeFile, record: Record) -> str:
+    """Why a disk that was made for other inputs cannot be used for these; "" where it can."""
+    image, found_format = record.inputs.get("image", ""), record.inputs.get("format", "")
+    if record.form == "cow" and (volume.form != "cow" or image != str(volume.base)):
+        return f"it stands on image {image}"
+    return f"it is {found_format} and not {volume.format}" if found_format != volume.format else ""
 
 
-def _changed_warning(name: str, record: Record, changes: str) -> str:
-    danger = "; its guest may read damaged data" if record.form == "cow" else ""
-    return f"volume {name}: its inputs changed since it was made ({changes}){danger}"
+def _unusable(volume: VolumeFile, reason: str, otherwise: str = "") -> StepError:
+    node, _, name = volume.name.partition("/")
+    other = f", or keep it: {otherwise}" if otherwise else ""
+    hint = f"`placemat-cli volume reset {node} {name}` deletes it, with all that the guest wrote{other}"
+    return StepError(f"use {volume.key}", f"the cluster file changed since it was made: {reason}", hint)
 
 
 def _make_shared_directory(volume: VolumeFile) -> None:

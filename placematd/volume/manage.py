@@ -4,14 +4,16 @@ import fcntl
 import os
 import shutil
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import NotFound, StepError, WrongState
 from ..image.cache import entry_of
 from ..names import OwnerMark
+from ..resources import VolumeFile
 from .create import alone
-from .record import Record, content_changes, exists, record_path, records
+from .record import Record, changes_of, exists, record_path, records
 
 LOCK_FORMAT = "hhqqi4x"  # struct flock of fcntl(2) on 64 bit Linux: type, whence, start, length, pid
 
@@ -30,19 +32,26 @@ class VolumeInfo:
     made: str
 
 
-def list_volumes(data_dir: Path, cluster: str) -> list[VolumeInfo]:
-    """The volumes of a cluster, those of stopped and removed nodes too. Raises StepError where it may not look."""
+def list_volumes(data_dir: Path, cluster: str, planned: Iterable[VolumeFile] = ()) -> list[VolumeInfo]:
+    """The volumes of a cluster, those of stopped and removed nodes too, compared with those that are planned.
+
+    Raises StepError where it may not look.
+    """
+    wanted = {volume.name: volume for volume in planned}
+    directory = data_dir / cluster / "records"
+    if directory.exists() and not os.access(directory, os.R_OK | os.X_OK):
+        raise StepError(f"list volumes of {cluster}", f"{directory}: Permission denied", "be root")
     try:
-        return [_info(mark, record) for mark, record in records(data_dir, cluster)]
+        return [_info(mark, record, wanted.get(mark.name)) for mark, record in records(data_dir, cluster)]
     except OSError as error:
         raise StepError(f"list volumes of {cluster}", f"{error.filename}: {error.strerror}") from error
 
 
-def _info(mark: OwnerMark, record: Record) -> VolumeInfo:
+def _info(mark: OwnerMark, record: Record, planned: VolumeFile | None = None) -> VolumeInfo:
     node, _, name = mark.name.partition("/")
     found = exists(record)
     stored = _stored_bytes(Path(record.path)) if found and record.form != "directory" else 0
-    changes = content_changes(mark, record)
+    changes = changes_of(mark, record, planned)
     return VolumeInfo(node, name, record.form, Path(record.path), found, stored, changes, record.made)
 
 

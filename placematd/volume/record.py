@@ -119,6 +119,23 @@ def content_changes(mark: OwnerMark, record: Record) -> str:
     return differences(old, now)
 
 
+def changes_of(mark: OwnerMark, record: Record, volume: VolumeFile | None) -> str:
+    """How a volume differs from what would be made now, in words; "" where it does not.
+
+    Without `volume`, what the cluster file says of it now, only the content of its files is compared. What cannot be
+    read has not changed.
+    """
+    if volume is None:
+        return content_changes(mark, record)
+    if volume.form in ("directory", "state"):
+        return ""
+    try:
+        now = inputs(volume)
+    except OSError:
+        return content_changes(mark, record)
+    return differences({**record.inputs, "path": record.path}, {**now, "path": str(volume.path)})
+
+
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     """In words: "image content: sha256 12... → sha256 34..., size: 10G → 20G"; "" where there are none."""
     changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]

@@ -24,7 +24,8 @@ LAYERS = {
     3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp run sysctl "
     "systemd udp_relay unit_log units volume",
     # serving
-    4: "__init__ __main__ adapters api api_v2 apply bmc console firewall_watch guest nodes relay service status",
+    4: "__init__ __main__ adapters api api_v2 apply bmc console firewall_watch guest nodes relay service status "
+    "storage",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
@@ -39,8 +40,9 @@ HOMES = {
 }
 """Libraries, and the modules (or packages) of placematd that may import them."""
 
-FOR_THE_CLI = {module for module, layer in LAYER_OF.items() if layer <= 2} | {"host", "run"}
-"""What cli/ may use: checking and planning need neither root nor a daemon."""
+FOR_THE_CLI = {module for module, layer in LAYER_OF.items() if layer <= 2} | {"host", "run", "image", "volume"}
+"""What cli/ may use: checking and planning need neither root nor a daemon. The image cache belongs to no daemon, and
+the volumes of a cluster that is down have none to ask: root uses these two on the files, under their locks."""
 
 SOURCES = {path: path.relative_to(ROOT / "placematd") for path in sorted((ROOT / "placematd").rglob("*.py"))}
 CLI = sorted((ROOT / "cli").rglob("*.py"))
