@@ -25,6 +25,10 @@ os.execvp(argv[0], argv)"""
 JOURNAL_SOCKETS = ("/run/systemd/journal/dev-log", "/run/systemd/journal/socket")
 """Where syslog(3) (/dev/log) and sd_journal_print(3) send what they log: all that apps see of /run/systemd."""
 
+RESOLVED = "/run/systemd/resolve"
+UPSTREAM = f"{RESOLVED}/resolv.conf"
+"""The name servers that systemd-resolved asks: what a namespace can reach, if anything; not its stub at 127.0.0.53."""
+
 NETNS_DIRECTORY = Path("/run/netns")
 """Where ip-netns(8) keeps named network namespaces."""
 
@@ -172,9 +176,12 @@ def _of_the_namespace(
 ) -> Iterator[tuple[str, str, bool, int]]:
     """What `ip netns exec` puts in place as well: the namespace's sysfs, and its own files of /etc (ip-netns(8))."""
     yield str(namespace_sysfs(settings.run_dir, namespace.name)), "/sys", False, 0
-    for file in sorted(host.netns_files):
-        if file.parent.name == namespace.name:
-            yield str(file), f"/etc/{file.name}", False, 0
+    files = [file for file in sorted(host.netns_files) if file.parent.name == namespace.name]
+    for file in files:
+        yield str(file), f"/etc/{file.name}", False, 0
+    if "resolv.conf" not in {file.name for file in files}:
+        for name in ("resolv.conf", "stub-resolv.conf"):  # where /etc/resolv.conf may lead to
+            yield UPSTREAM, f"{RESOLVED}/{name}", True, 0
 
 
 def _environment(cluster: Cluster, namespace: NetworkNamespace) -> tuple[str, ...]:

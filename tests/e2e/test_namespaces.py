@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from guests import Console, images
-from sandboxes import Box, as_root
+from sandboxes import Box, as_root, as_user
 
 from tests.e2e.host import json_of, snapshot
 from tests.e2e.journal import follow
@@ -35,8 +35,13 @@ def box() -> Iterator[Box]:
     images()
     with as_root() as sandbox:
         sandbox.sh("command -v birdc dnsmasq")
-        sandbox.sh("ip netns add first; ip netns delete first")  # /run/netns stays mounted, as iproute2 leaves it
+        mount_run_netns(sandbox)
         yield sandbox
+
+
+def mount_run_netns(box: Box) -> None:
+    """It stays mounted after the last namespace is gone, as iproute2 leaves it."""
+    box.sh("ip netns add first; ip netns delete first")
 
 
 @contextmanager
@@ -110,15 +115,44 @@ def messages(box: Box, *matches: str) -> list[str]:
 # -- each field -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def fields(box: Box) -> Iterator[Box]:
-    """Cluster `fields`, with a hosts file for namespace `left` alone."""
-    box.sh("mkdir -p /etc/netns/left; echo 192.0.2.1 only-left > /etc/netns/left/hosts; : > /etc/netns/left/unheard-of")
+VIEW = ["192.0.2.1 only-left", "nameserver 192.0.2.53"]
+"""What the files of namespace `left` say."""
+
+FILES_OF_LEFT = """
+mkdir -p /etc/netns/left /run/systemd/resolve
+echo 192.0.2.1 only-left > /etc/netns/left/hosts
+echo nameserver 192.0.2.53 > /etc/netns/left/resolv.conf
+: > /etc/netns/left/unheard-of
+# As with systemd-resolved: a link into what apps do not see.
+echo nameserver 127.0.0.53 > /run/systemd/resolve/stub-resolv.conf
+echo nameserver 192.0.2.99 > /run/systemd/resolve/resolv.conf
+cp /etc/resolv.conf /run/resolv.conf.before
+ln -sf /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+"""
+NO_FILES_OF_LEFT = """
+rm -r /etc/netns/left /run/systemd/resolve /run/namespaces /etc/resolv.conf
+mv /run/resolv.conf.before /etc/resolv.conf
+"""
+
+
+@contextmanager
+def fields_up(box: Box) -> Iterator[Box]:
+    """Cluster `fields`, with files in /etc/netns for namespace `left` alone."""
+    box.sh(FILES_OF_LEFT)
     with cluster(box, "fields", HERE / "cluster.yml"):
         with follow(box.popen, "PLACEMAT_CLUSTER=fields", "PLACEMAT_APP=late") as late:
-            late.wait("only-left", 60)
+            late.wait(VIEW[-1], 60)
+        for app in ("always", "on-failure"):
+            with follow(box.popen, "PLACEMAT_CLUSTER=fields", f"PLACEMAT_APP={app}") as journal:
+                journal.wait(f"{app} again", 60)
         yield box
-    box.run(["rm", "-r", "/etc/netns/left", "/run/namespaces"])
+    box.sh(NO_FILES_OF_LEFT)
+
+
+@pytest.fixture(scope="module")
+def fields(box: Box) -> Iterator[Box]:
+    with fields_up(box):
+        yield box
 
 
 @pytest.mark.proves("NetworkNamespace.name", "NetworkNamespace.interfaces.network")
@@ -155,7 +189,7 @@ def test_init_scripts_run_in_order_inside_the_namespace(fields: Box) -> None:
     links = said[1].removeprefix("second sees ").split()
     assert {"/sys/class/net/eth0", "/sys/class/net/eth1", "/sys/class/net/made"} <= set(links)
     assert "/sys/class/net/link" not in links, "that is the host's"
-    assert said[2:] == ["192.0.2.1 only-left"]
+    assert said[2:] == VIEW
 
 
 @pytest.mark.proves(
@@ -169,7 +203,7 @@ def test_apps_have_user_directory_environment_and_the_namespaces_view(fields: Bo
     links = messages(fields, "PLACEMAT_CLUSTER=fields", "PLACEMAT_NETNS=left", "PLACEMAT_APP=early")[3]
     assert {"/sys/class/net/eth0", "/sys/class/net/made"} <= set(links.split())
     assert "/sys/class/net/link" not in links
-    view = [links, "192.0.2.1 only-left"]
+    view = [links, *VIEW]
     assert messages(fields, "PLACEMAT_CLUSTER=fields", "PLACEMAT_NETNS=left", "PLACEMAT_APP=early") == [
         "user root",
         f"directory {HERE}",
@@ -182,6 +216,15 @@ def test_apps_have_user_directory_environment_and_the_namespaces_view(fields: Bo
         "variables fields left",
         *view,
     ]
+
+
+def test_an_ordinary_users_apps_have_the_same_view() -> None:
+    with as_user() as box:
+        mount_run_netns(box)
+        with fields_up(box):
+            links, *files = messages(box, "PLACEMAT_CLUSTER=fields", "PLACEMAT_APP=late")[3:]
+    assert "/sys/class/net/eth0" in links and "/sys/class/net/link" not in links
+    assert files == VIEW
 
 
 @pytest.mark.proves("NetworkNamespace.apps.after", "NetworkNamespace.init-scripts")
@@ -201,14 +244,14 @@ def test_apps_are_started_again_as_they_ask(fields: Box) -> None:
         options = ["--property=ActiveState", "--property=NRestarts", "--value"]
         return sorted(fields.run(["systemctl", "show", *options, unit]).stdout.split())
 
-    eventually(lambda: state("on-failure") == ["1", "active"], 30, lambda: state("on-failure"))
-    eventually(lambda: messages(fields, "PLACEMAT_APP=always").count("once more") > 1, 30, lambda: state("always"))
+    assert state("on-failure") == state("always") == ["1", "active"]
     assert state("failed") == ["0", "failed"]
     assert messages(fields, "PLACEMAT_CLUSTER=fields", "PLACEMAT_APP=failed") == ["tried"]
 
 
 @pytest.mark.proves("NetworkNamespace.init-scripts")
-def test_a_script_that_fails_ends_the_start_with_what_it_said(box: Box) -> None:
+def test_a_script_that_fails_ends_the_start_with_what_it_said(fields: Box) -> None:
+    box = fields
     before = snapshot(box.run)
     box.sh(f"mkdir -p /run/placemat; echo PLACEMAT_FILES={HERE}/fails.yml > /run/placemat/fails.conf")
     assert box.run(["systemctl", "start", "placemat@fails"], check=False).returncode != 0
@@ -217,6 +260,7 @@ def test_a_script_that_fails_ends_the_start_with_what_it_said(box: Box) -> None:
     assert " | ".join(f"line {number} of what went wrong" for number in range(3, 8)) in status
     said = messages(box, "PLACEMAT_CLUSTER=fails", "SYSLOG_IDENTIFIER=broken-init")
     assert said[-7:] == [f"line {number} of what went wrong" for number in range(1, 8)]
+    assert said[-8] == "nameserver 192.0.2.99", "the host's own server stands in for systemd-resolved's stub"
     assert not any("first" in line for line in said), "the script after the one that failed"
     assert not entries(box, "PLACEMAT_CLUSTER=fails", "PLACEMAT_APP=never")
     box.sh("systemctl reset-failed placemat@fails; rm /run/placemat/fails.conf")

@@ -351,6 +351,8 @@ def test_apps_see_syslog_and_nothing_else_of_systemd() -> None:
         ("/run/systemd/journal/dev-log", "/run/systemd/journal/dev-log", True),
         ("/run/systemd/journal/socket", "/run/systemd/journal/socket", True),
         ("/run/placemat/.sysfs/ns", "/sys", False),
+        ("/run/systemd/resolve/resolv.conf", "/run/systemd/resolve/resolv.conf", True),
+        ("/run/systemd/resolve/resolv.conf", "/run/systemd/resolve/stub-resolv.conf", True),
     ]
     capabilities = app.get("CapabilityBoundingSet")
     assert isinstance(capabilities, int)
