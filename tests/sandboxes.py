@@ -150,7 +150,7 @@ def _reachable(directory: Path) -> list[str]:
         f"exec 9<{clone}",
         f"mount -n -t tmpfs -o mode=0755 tmpfs {outermost}",
         f"mkdir -p {clone}",
-        f"mount -n --rbind /proc/self/fd/9 {clone}",
+        f"mount -n -c --rbind /proc/self/fd/9 {clone}",
         "exec 9<&-",
     ]
 
