@@ -89,6 +89,18 @@ class Cluster(TypedDict):
     nodes: list[Node]
 
 
+class Forward(TypedDict):
+    """A port forward; `pod` is `netns` under the name that placemat v2 gave it."""
+
+    protocol: Literal["tcp", "udp"]
+    local_address: str
+    local_port: int
+    netns: str
+    pod: str
+    remote_host: str
+    remote_port: int
+
+
 class Change(TypedDict):
     """One change that a reload makes, or would make."""
 

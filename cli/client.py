@@ -13,7 +13,7 @@ from urllib.parse import quote
 from placematd.errors import NotFound, WrongState
 from placematd.facts import API_GROUP
 
-from .answers import Change, Cluster, Event, Node
+from .answers import Change, Cluster, Event, Forward, Node
 from .errors import BadUsage, Refused, Unreachable
 
 TIMEOUT_SECONDS = 15.0
@@ -114,6 +114,19 @@ class Api:
         answer = self._call("POST", path, {}, timeout_seconds=RELOAD_TIMEOUT_SECONDS)
         return cast(dict[str, list[Change]], answer)["changes"]
 
+    def forwards(self) -> list[Forward]:
+        """All port forwards."""
+        return cast(list[Forward], self._call("GET", "/v1/forwards"))
+
+    def add_forward(self, local: str, remote: str, protocol: str) -> Forward:
+        """Open a port; the ends as `placematd.forward.parse` takes them."""
+        body = {"local": local, "remote": remote, "protocol": protocol}
+        return cast(Forward, self._call("POST", "/v1/forwards", body))
+
+    def delete_forward(self, name: str) -> None:
+        """Close the port of the forward with this `placematd.forward.Forward.name`."""
+        self._call("DELETE", f"/v1/forwards/{quote(name, safe='')}")
+
     def events(self) -> EventStream:
         """The event stream; between events it waits without limit."""
         connection = _UnixConnection(self._path, TIMEOUT_SECONDS)
@@ -167,7 +180,7 @@ class Api:
             raise self._unreachable(error) from error
         finally:
             connection.close()
-        if status != http.client.OK:
+        if status not in (http.client.OK, http.client.NO_CONTENT):
             _raise(status, answer)
         return value
 

@@ -286,7 +286,7 @@ def application(backend: Backend) -> Application:
         (r"/v1/volumes", VolumesHandler),
         (rf"/v1/volumes/{name}/(@?[A-Za-z0-9][A-Za-z0-9_.-]*)/reset", ResetHandler),
         (r"/v1/forwards", ForwardsHandler),
-        (r"/v1/forwards/((?:tcp|udp)-[0-9A-Fa-f.:\[\]]+)", ForwardHandler),
+        (r"/v1/forwards/([^/]+)", ForwardHandler),
     ]
     return Application(
         [(pattern, handler, {"backend": backend}) for pattern, handler in routes],

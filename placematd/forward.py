@@ -1,8 +1,9 @@
 """Port forwards into network namespaces: a socket unit on the host, and a proxy inside the namespace.
 
 systemd opens the port and hands it to systemd-socket-proxyd(8), which runs in the namespace without any privilege and
-goes on when placematd does not. It does not speak UDP, which `udp_relay` carries in the same way. Nothing is remembered
-besides: the description of the socket unit says where the forward leads.
+goes on when placematd does not. It does not speak UDP, which `udp_relay` carries in the same way; as the proxy's user
+need not be able to read our files (a clone below /root), it gets that program on its standard input. Nothing is
+remembered besides: the description of the socket unit says where the forward leads.
 """
 
 import hashlib
@@ -21,8 +22,13 @@ from .unit import Property, Unit, Value, command
 Protocol = Literal["tcp", "udp"]
 
 PROXY = Path("/usr/lib/systemd/systemd-socket-proxyd")
-UDP_RELAY = Path(__file__).with_name("udp_relay.py")
+UDP_RELAY = Path(__file__).with_name("udp_relay.py").read_text()
+COLLECT = "inactive-or-failed"
+"""A forward that could not be opened, or whose namespace is gone, leaves no failed unit behind."""
 LOOPBACK = ("127.0.0.1", "[::1]")
+
+PYTHON = str(Path(sys.executable).resolve())
+"""The interpreter behind a virtual environment, which the proxy's user need not be able to read either."""
 
 _LOCAL = re.compile(r"(?:(?P<address>[0-9.]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>[0-9]{1,5})")
 _REMOTE = re.compile(
@@ -49,7 +55,7 @@ class Forward:
     @property
     def local(self) -> str:
         """The local end as it is written: 30000, 192.0.2.1:30000 or [2001:db8::1]:30000."""
-        return f"{_bracketed(self.local_address)}:{self.local_port}" if self.local_address else str(self.local_port)
+        return _local_text(self.local_address, self.local_port)
 
     @property
     def remote(self) -> str:
@@ -60,22 +66,34 @@ class Forward:
     @property
     def name(self) -> str:
         """Its name in unit names and in the API: two forwards with the same local end cannot exist."""
-        return f"{self.protocol}-{self.local}"
+        return forward_name(self.protocol, self.local_address, self.local_port)
+
+
+def forward_name(protocol: Protocol, local_address: IPAddress | None, local_port: int) -> str:
+    """The name of the forward that has this local end."""
+    return f"{protocol}-{_local_text(local_address, local_port)}"
+
+
+def parse_local(text: str) -> tuple[IPAddress | None, int]:
+    """A local end as people write it; raises ValueError that says what was expected."""
+    match = _LOCAL.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text}: expected PORT or ADDRESS:PORT (an IPv6 address in brackets)")
+    return ip_address(match["address"].strip("[]")) if match["address"] else None, _port(match["port"])
 
 
 def parse(local: str, remote: str, protocol: str = "tcp") -> Forward:
     """A forward as people write it; raises ValueError that says what was expected."""
     if protocol not in ("tcp", "udp"):
         raise ValueError(f"{protocol}: expected tcp or udp")
-    near, far = _LOCAL.fullmatch(local), _REMOTE.fullmatch(remote)
-    if near is None:
-        raise ValueError(f"{local}: expected PORT or ADDRESS:PORT (an IPv6 address in brackets)")
+    local_address, local_port = parse_local(local)
+    far = _REMOTE.fullmatch(remote)
     if far is None:
         raise ValueError(f"{remote}: expected NETNS:HOST:PORT (an IPv6 address in brackets)")
     return Forward(
         protocol=cast(Protocol, protocol),
-        local_address=ip_address(near["address"].strip("[]")) if near["address"] else None,
-        local_port=_port(near["port"]),
+        local_address=local_address,
+        local_port=local_port,
         netns=far["netns"],
         host=str(ip_address(far["host"].strip("[]"))) if far["host"].startswith("[") else far["host"],
         port=_port(far["port"]),
@@ -93,6 +111,10 @@ def _port(text: str) -> int:
     if not 1 <= port <= 65535:
         raise ValueError(f"{text}: a port is 1 to 65535")
     return port
+
+
+def _local_text(address: IPAddress | None, port: int) -> str:
+    return f"{_bracketed(address)}:{port}" if address else str(port)
 
 
 def _bracketed(address: IPAddress) -> str:
@@ -123,7 +145,8 @@ def units(cluster: str, forward: Forward) -> Unit:
         (
             description,
             ("Type", "exec"),
-            ("ExecStart", (command(*_proxy(forward)),)),
+            *_proxy(forward),
+            ("CollectMode", COLLECT),
             ("NetworkNamespacePath", str(NETNS_DIRECTORY / forward.netns)),
             ("SyslogIdentifier", f"forward-{forward.name}"),
             *_confinement(cluster),
@@ -136,16 +159,24 @@ def units(cluster: str, forward: Forward) -> Unit:
             ("Slice", slice_unit(cluster)),
             ("Listen", listen),
             ("BindIPv6Only", "ipv6-only"),
+            ("CollectMode", COLLECT),
         ),
         (service,),
     )
 
 
-def _proxy(forward: Forward) -> tuple[str, ...]:
-    host = f"[{forward.host}]" if ":" in forward.host else forward.host
+def _proxy(forward: Forward) -> tuple[Property, ...]:
+    """The program; python3(1) isolated (-I), since it needs its standard library only.
+
+    systemd-socket-proxyd cuts at the last colon and takes brackets for part of the name (systemd issue 35621).
+    """
     if forward.protocol == "tcp":
-        return (str(PROXY), f"{host}:{forward.port}")
-    return (sys.executable, str(UDP_RELAY), forward.host, str(forward.port))
+        return (("ExecStart", (command(str(PROXY), f"{forward.host}:{forward.port}"),)),)
+    return (
+        ("ExecStart", (command(PYTHON, "-I", "-", forward.host, str(forward.port)),)),
+        ("StandardInput", "data"),
+        ("StandardInputData", UDP_RELAY),
+    )
 
 
 def _confinement(cluster: str) -> tuple[Property, ...]:
@@ -156,7 +187,7 @@ def _confinement(cluster: str) -> tuple[Property, ...]:
         ("NoNewPrivileges", True),
         ("CapabilityBoundingSet", 0),
         ("ProtectSystem", "strict"),
-        ("ProtectHome", "read-only"),
+        ("ProtectHome", "yes"),
         ("PrivateDevices", True),
         ("PrivateTmp", True),
         ("ProtectProc", "invisible"),

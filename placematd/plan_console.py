@@ -60,6 +60,7 @@ def _filter(cluster: Cluster, node: Node, settings: Settings) -> Unit:
             ("ExecStart", (command("/usr/bin/sed", "--unbuffered", "--regexp-extended", *expressions),)),
             ("Environment", ("LC_ALL=C",)),
             ("StandardInput", "socket"),
+            ("StartLimitIntervalUSec", 0),  # a node that is restarted often starts it as often
             ("SyslogIdentifier", node.name),
             ("LogRateLimitIntervalUSec", 0),
             ("PrivateDevices", True),

@@ -13,6 +13,7 @@ CHUNK_BYTES = 4096
 async def relay(stream: IOStream, hub: ConsoleHub) -> None:
     """Carry bytes both ways until the client leaves or the console is closed; a client may stop typing and go on."""
     viewer = hub.view()
+    stream.set_close_callback(viewer.close)  # `_type` does not see it while it waits for a guest that does not read
     directions = [asyncio.ensure_future(_show(viewer, stream)), asyncio.ensure_future(_type(stream, viewer))]
     try:
         await directions[0]

@@ -65,6 +65,7 @@ SIGNATURES = {
     "Slice": "s",
     "StandardError": "s",
     "StandardInput": "s",
+    "StandardInputData": "ay",
     "StandardOutput": "s",
     "StartLimitBurst": "u",
     "StartLimitIntervalUSec": "t",

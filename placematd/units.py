@@ -18,12 +18,13 @@ class Units:
         self._systemd = systemd
 
     def observe(self, cluster: str) -> list[OwnerMark]:
-        """The marks of the cluster's loaded units, failed ones too.
+        """The marks of the plan's loaded units, failed ones too; port forwards are none of the plan.
 
         The digest is empty where a main unit is gone and its auxiliary is left: that is no longer what was made.
         """
         states = self._systemd.unit_states(f"placemat-{escape(cluster)}-*")
-        ours = [(state.name, state.mark) for state in states if state.mark and state.mark.cluster == cluster]
+        marked = [(state.name, state.mark) for state in states if state.mark]
+        ours = [(name, mark) for name, mark in marked if (mark.cluster, mark.kind) == (cluster, self.kind)]
         whole = {mark.name: mark for name, mark in ours if name == mark.name}
         parts = {mark.name: replace(mark, digest="") for _, mark in ours}
         return list((parts | whole).values())

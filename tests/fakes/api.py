@@ -68,6 +68,22 @@ def cluster(**fields: object) -> dict[str, object]:
     } | fields
 
 
+def forward(local: str, remote: str, protocol: str) -> dict[str, object]:
+    """A port forward as the API shows it."""
+    address, _, port = local.rpartition(":")
+    netns, _, end = remote.partition(":")
+    host, _, remote_port = end.rpartition(":")
+    return {
+        "protocol": protocol,
+        "local_address": address.strip("[]") or "localhost",
+        "local_port": int(port),
+        "netns": netns,
+        "pod": netns,
+        "remote_host": host.strip("[]"),
+        "remote_port": int(remote_port),
+    }
+
+
 class FakeApi:
     """A cluster "lab" with two nodes; what a test changes in it shows in the next answer."""
 
@@ -76,6 +92,7 @@ class FakeApi:
         self.listened = path.with_name("listened")  # is there once a client has asked for events
         self.cluster = cluster()
         self.nodes = [node("worker-1"), node("worker-2", "Off")]
+        self.forwards: dict[str, dict[str, object]] = {}
         self.changes: list[dict[str, str]] = []
         self.errors: dict[str, tuple[int, object]] = {}  # path -> status and body
         self.requests: list[tuple[str, str, object]] = []
@@ -180,6 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, api.nodes)
             case ["nodes", name] if api.find(name):
                 self._reply(200, api.find(name))
+            case ["forwards"]:
+                self._reply(200, list(api.forwards.values()))
             case ["events"]:
                 self._stream()
             case _:
@@ -187,7 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        api = self._begin(json.loads(body) if body else None)
+        wanted = json.loads(body) if body else None
+        api = self._begin(wanted)
         if self._failed():
             return
         match [unquote(part) for part in self.path.split("/")[2:]]:
@@ -196,8 +216,23 @@ class _Handler(BaseHTTPRequestHandler):
             case ["nodes", name, ("start" | "stop" | "restart") as action] if found := api.find(name):
                 found["power"] = "Off" if action == "stop" else "On"
                 self._reply(200, found)
+            case ["forwards"] if isinstance(wanted, dict):
+                made = forward(**wanted)
+                api.forwards[f"{made['protocol']}-{wanted['local']}"] = made
+                self._reply(200, made)
             case ["reload"] | ["reload?dry_run=1"]:
                 self._reply(200, {"changes": api.changes})
+            case _:
+                self._reply(404, {"error": f"no {self.path} in cluster lab", "hint": "", "mistakes": []})
+
+    def do_DELETE(self) -> None:
+        api = self._begin(None)
+        if self._failed():
+            return
+        match [unquote(part) for part in self.path.split("/")[2:]]:
+            case ["forwards", name] if api.forwards.pop(name, None):
+                self.send_response(204)
+                self.end_headers()
             case _:
                 self._reply(404, {"error": f"no {self.path} in cluster lab", "hint": "", "mistakes": []})
 

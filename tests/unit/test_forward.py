@@ -1,10 +1,12 @@
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 
-from placematd.forward import Forward, forward_json, of_description, parse, unit_name, units
+from placematd.forward import Forward, forward_json, forward_name, of_description, parse, parse_local, unit_name, units
 from placematd.udp_relay import relay
+from placematd.unit import exec_argv
 
 V4 = parse("30000", "netns1:10.0.0.22:8000")
 V6 = parse("[2001:db8::1]:53", "netns1:[fd00::2]:53", "udp")
@@ -107,3 +109,20 @@ def test_udp_answers_go_back_to_the_client_that_asked() -> None:
             return answers
 
     assert asyncio.run(scenario()) == [b"answer to one", b"answer to two"]
+
+
+def test_the_tcp_proxy_gets_an_ipv6_address_without_brackets() -> None:
+    (service,) = units("lab", parse("80", "netns1:[fd00::2]:8000")).auxiliaries
+    assert exec_argv(service)[1:] == ("fd00::2:8000",)
+
+
+def test_the_udp_proxy_needs_no_file_of_ours() -> None:
+    (service,) = units("lab", V6).auxiliaries
+    assert exec_argv(service)[1:] == ("-I", "-", "fd00::2", "53")
+    assert not Path(exec_argv(service)[0]).is_symlink()
+    assert "def main(" in str(service.get("StandardInputData"))
+
+
+@pytest.mark.parametrize("local", ["30000", "0.0.0.0:30000", "[::0]:30000"])
+def test_the_local_end_alone_gives_the_name(local: str) -> None:
+    assert forward_name("tcp", *parse_local(local)) == parse(local, "n:h:1").name
