@@ -154,9 +154,6 @@ class Service:
                 del self._nodes[control.plan.name]
         self._adopt(wanted)
         await self._applier.apply(changes, lambda: self._attach_nodes(changes))
-        parts = (changes.remove, changes.create)
-        gone, made = ({change.key.name for change in part if change.key.kind == "netns"} for part in parts)
-        await self.forwards.follow(gone & made, gone - made)
 
     def close(self) -> None:
         """End threads."""
@@ -189,10 +186,10 @@ class Service:
 
     def _control(self, node: NodePlan) -> NodeControl:
         async def start_units() -> None:
+            await asyncio.to_thread(self._storage.make, volumes_of(self._require().plan, f"Node {node.name}"))
             states = await self._unit_states()
             units = self._adapters["unit"]
             for resource in self._units_of(node):
-            await asyncio.to_thread(self._storage.make, volumes_of(self._require().plan, f"Node {node.name}"))
                 state = states.get(resource.unit.name, "inactive")
                 if state in ("exited", "failed"):
                     await asyncio.to_thread(units.remove, resource.mark(self.settings.cluster))
@@ -313,9 +310,6 @@ class Service:
             await control.restart(request.graceful, request.timeout_seconds)
         return await self.node_status(name)
 
-    def console(self, name: str) -> ConsoleHub:
-        """See `api`."""
-        return self._control_of(name).console
     async def volumes(self) -> list[Json]:
         """See `api`."""
         return await asyncio.to_thread(self._storage.listed, self._require().plan)
@@ -332,6 +326,9 @@ class Service:
             self.events.publish("state", f"volume {node}/{volume}: reset")
             return done
 
+    def console(self, name: str) -> ConsoleHub:
+        """See `api`."""
+        return self._control_of(name).console
 
     def summary(self) -> str:
         """One line: what is up."""
@@ -347,9 +344,6 @@ class Service:
         for line in lines:
             self.events.publish("error", line)
 
-    # -- small things ---------------------------------------------------------------------------------------------
-
-    def _node_json(self, control: NodeControl, states: Mapping[str, str]) -> Json:
     async def _warnings(self) -> list[str]:
         """Those of the cluster files, and the volumes that have changed."""
         if self._wanted is None:
@@ -357,6 +351,9 @@ class Service:
         changed = await asyncio.to_thread(self._storage.warnings, self._wanted.plan)
         return [*map(str, self._wanted.warnings), *changed]
 
+    # -- small things ---------------------------------------------------------------------------------------------
+
+    def _node_json(self, control: NodeControl, states: Mapping[str, str]) -> Json:
         return node_json(control, states.get(control.plan.unit, "inactive"))
 
     def _control_of(self, name: str) -> NodeControl:
