@@ -154,6 +154,9 @@ class Service:
                 del self._nodes[control.plan.name]
         self._adopt(wanted)
         await self._applier.apply(changes, lambda: self._attach_nodes(changes))
+        parts = (changes.remove, changes.create)
+        gone, made = ({change.key.name for change in part if change.key.kind == "netns"} for part in parts)
+        await self.forwards.follow(gone & made, gone - made)
 
     def close(self) -> None:
         """End threads."""
