@@ -101,6 +101,19 @@ class Forward(TypedDict):
     remote_port: int
 
 
+class Volume(TypedDict):
+    """Something stored for a node; `changes` says how it differs from what the cluster file would make now."""
+
+    node: str
+    name: str
+    form: Literal["copy", "cow", "raw", "seed", "vars", "directory", "state"]
+    path: str
+    exists: bool
+    stored_bytes: int
+    changes: str
+    made: str
+
+
 class Change(TypedDict):
     """One change that a reload makes, or would make."""
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from placematd.errors import NotFound, WrongState
 from placematd.facts import API_GROUP
 
-from .answers import Change, Cluster, Event, Forward, Node
+from .answers import Change, Cluster, Event, Forward, Node, Volume
 from .errors import BadUsage, Refused, Unreachable
 
 TIMEOUT_SECONDS = 15.0
@@ -126,6 +126,15 @@ class Api:
     def delete_forward(self, name: str) -> None:
         """Close the port of the forward with this `placematd.forward.Forward.name`."""
         self._call("DELETE", f"/v1/forwards/{quote(name, safe='')}")
+
+    def volumes(self) -> list[Volume]:
+        """All volumes, those of removed nodes too."""
+        return cast(list[Volume], self._call("GET", "/v1/volumes"))
+
+    def reset_volume(self, node: str, volume: str) -> Volume:
+        """Delete a volume and have it made anew, which may take as long as copying its image; returns what it was."""
+        path = f"/v1/volumes/{quote(node, safe='')}/{quote(volume, safe='@')}/reset"
+        return cast(Volume, self._call("POST", path, {}, timeout_seconds=RELOAD_TIMEOUT_SECONDS))
 
     def events(self) -> EventStream:
         """The event stream; between events it waits without limit."""

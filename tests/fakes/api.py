@@ -94,6 +94,7 @@ class FakeApi:
         self.nodes = [node("worker-1"), node("worker-2", "Off")]
         self.forwards: dict[str, dict[str, object]] = {}
         self.changes: list[dict[str, str]] = []
+        self.volumes: list[dict[str, object]] = []
         self.errors: dict[str, tuple[int, object]] = {}  # path -> status and body
         self.requests: list[tuple[str, str, object]] = []
         self.consoles: list[socket.socket] = []
@@ -199,6 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, api.find(name))
             case ["forwards"]:
                 self._reply(200, list(api.forwards.values()))
+            case ["volumes"]:
+                self._reply(200, api.volumes)
             case ["events"]:
                 self._stream()
             case _:
@@ -220,6 +223,9 @@ class _Handler(BaseHTTPRequestHandler):
                 made = forward(**wanted)
                 api.forwards[f"{made['protocol']}-{wanted['local']}"] = made
                 self._reply(200, made)
+            case ["volumes", node, name, "reset"]:
+                found = [item for item in api.volumes if (item["node"], item["name"]) == (node, name)]
+                self._reply(200, found[0])
             case ["reload"] | ["reload?dry_run=1"]:
                 self._reply(200, {"changes": api.changes})
             case _:
