@@ -93,6 +93,8 @@ def listen(service: Service, directory: Path) -> list[HTTPServer]:
     if address := service.settings.listen:
         host, _, port = address.rpartition(":")
         try:
+            if not host:
+                raise ValueError("no address (0.0.0.0 and [::] are all interfaces)")
             servers[1].listen(int(port), host.strip("[]"))
         except (OSError, ValueError) as error:
             raise StepError(f"listen on {address}", str(error), "PLACEMAT_LISTEN is HOST:PORT") from error

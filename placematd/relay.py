@@ -7,7 +7,8 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from .console import ConsoleHub, Viewer
 
-CHUNK_BYTES = 4096
+CHUNK_BYTES = 64 << 10
+"""All that an IOStream reads at once: it sees a client leave only while it holds nothing that was not asked for."""
 
 
 async def relay(stream: IOStream, hub: ConsoleHub) -> None:
