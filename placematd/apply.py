@@ -110,7 +110,7 @@ class Applier:
         self._observed[change.key] = change.resource.mark(self._cluster)
 
     async def _remove(self, change: Change) -> None:
-        self._report(f"remove {change.key}: {change.reason}")
+        self._report(f"remove {change.key}" + (f" ({change.reason})" if change.reason else ""))
         mark = self._observed[change.key]
         await self._in_thread(self._adapters[change.key.kind].remove, mark)
 

@@ -48,8 +48,10 @@ class Changes:
     keep: tuple[Change, ...] = ()
 
 
-def compare(plan: Plan, observed: Iterable[OwnerMark], *, adopt: bool = False) -> Changes:
-    """What makes the host equal to the plan.
+def compare(
+    plan: Plan, observed: Iterable[OwnerMark], *, adopt: bool = False, gone: str = "no longer in the cluster file"
+) -> Changes:
+    """What makes the host equal to the plan; `gone` is why something that is not in the plan is removed.
 
     With `adopt`, what runs is left as it is even where its digest differs, and reported in `keep`: so a new version of
     placemat, or a host with another uplink, does not restart guests. What is missing or no longer wanted changes
@@ -58,7 +60,7 @@ def compare(plan: Plan, observed: Iterable[OwnerMark], *, adopt: bool = False) -
     marks = {key_of(mark): mark for mark in observed if mark.cluster == plan.cluster}
     steps = _steps(plan, marks, adopt)
     return Changes(
-        remove=_removals(plan, marks, steps),
+        remove=_removals(plan, marks, steps, gone),
         create=tuple(step for step in steps if step.action != "keep"),
         keep=tuple(step for step in steps if step.action == "keep"),
     )
@@ -106,11 +108,11 @@ def _changed_volume(volume: VolumeFile) -> Change:
     return Change(volume.key, volume, f"changed, and kept because it holds data ({hint} makes it anew)", "keep")
 
 
-def _removals(plan: Plan, marks: Mapping[Key, OwnerMark], steps: list[Change]) -> tuple[Change, ...]:
+def _removals(plan: Plan, marks: Mapping[Key, OwnerMark], steps: list[Change], reason: str) -> tuple[Change, ...]:
     """What is replaced, and what carries our mark and is no longer in the plan; users before what they use."""
     position = {resource.key: index for index, resource in enumerate(plan.resources)}
     gone = [key for key in marks if key not in position and key.kind not in KEPT]
-    removals = [Change(key, None, "no longer in the cluster file", "remove") for key in gone]
+    removals = [Change(key, None, reason, "remove") for key in gone]
     removals += [Change(step.key, None, step.reason, "replace") for step in steps if step.action == "replace"]
     removals.sort(key=lambda change: (*_rank(change.key), -position.get(change.key, len(position)), change.key.name))
     return tuple(removals)

@@ -123,7 +123,7 @@ class Service:
         async with self._changing:
             await self._detach_nodes()
             nothing = Plan(cluster=self.settings.cluster)
-            await self._applier.apply(compare(nothing, await self._applier.observe()))
+            await self._applier.apply(compare(nothing, await self._applier.observe(), gone=""))
             await asyncio.to_thread(self._systemd.stop, slice_unit(self.settings.cluster))
 
     async def reload(self, dry_run: bool = False) -> list[dict[str, str]]:
