@@ -150,6 +150,16 @@ def test_a_namespace_that_is_made_anew_is_reached_again(lab: Lab) -> None:
     assert lab.ask("127.0.0.1", 30000) == "DATAGRAM"
 
 
+def test_a_forward_ends_with_its_namespace(lab: Lab) -> None:
+    listed = lab.forward("list")
+    lab.forward("add", "30003", "netns3:10.0.0.22:8000")
+    assert "Directory listing" in lab.get("http://localhost:30003/")
+    lab.box.sh(f"sed -i '/^# From here on/,$d' /run/{lab.box.name}/cluster.yml")
+    lab.box.run([CLI, "reload", "fwd"])
+    assert lab.forward("list") == listed
+    assert lab.listeners(30003) == set()
+
+
 def test_wrong_input_is_told_and_leaves_nothing(lab: Lab) -> None:
     before = snapshot(lab.box.run)
     status, error = lab.refused("add", "30009", "nowhere:10.0.0.22:80")
