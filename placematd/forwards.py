@@ -1,14 +1,18 @@
 """The port forwards of a running cluster, made, listed and taken away as units (see `forward`)."""
 
 import asyncio
+import re
 from collections.abc import Collection
 from typing import Any
 
-from .errors import NotFound, WrongState
+from .errors import NotFound, StepError, WrongState
 from .forward import Forward, forward_json, of_description, owner_mark, unit_name, units
 from .names import escape
 from .plan_apps import NETNS_DIRECTORY
 from .systemd import Systemd
+
+_NOT_OPENED = re.compile(r"Failed to create listening socket \((\S+)\): ([^|]*[^|\s])")
+"""What systemd says where bind(2) fails (socket_open_fds in its src/core/socket.c)."""
 
 
 class Forwards:
@@ -31,7 +35,13 @@ class Forwards:
                 raise WrongState(f"{other.protocol} port {other.local} is forwarded to {other.remote} already")
         mark = owner_mark(self._cluster, forward)
         fields = (("PLACEMAT_CLUSTER", self._cluster), ("PLACEMAT_NETNS", forward.netns))
-        await asyncio.to_thread(self._systemd.start, units(self._cluster, forward), mark, fields)
+        try:
+            await asyncio.to_thread(self._systemd.start, units(self._cluster, forward), mark, fields)
+        except StepError as error:
+            if match := _NOT_OPENED.search(error.answer):
+                hint = "who listens: ss --listening --processes --numeric"
+                raise StepError(f"open {forward.protocol} port {match[1]}", match[2], hint) from error
+            raise
         return forward_json(forward)
 
     async def remove(self, name: str) -> None:
