@@ -100,6 +100,16 @@ class FakeBackend:
         self._check(name)
         return self.hub
 
+    async def volumes(self) -> list[dict[str, Any]]:
+        self._check()
+        return [{"node": "worker-1", "name": "@tpm"}]
+
+    async def reset_volume(self, node: str, volume: str) -> dict[str, Any]:
+        self._check(node)
+        if self.node["power"] != "Off":
+            raise WrongState(f"node {node} is On: stop it first")
+        return {"node": node, "name": volume}
+
     async def reload(self, dry_run: bool) -> list[dict[str, str]]:
         self._check()
         self.reloads.append(dry_run)

@@ -50,6 +50,24 @@ def test_nodes_are_switched_as_the_body_says(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_volumes_are_listed_and_those_of_a_node_that_is_off_are_reset(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        backend = FakeBackend(tmp_path / "console")
+        async with serving(application(backend), tmp_path) as path:
+            status, _, body = await ask(path, "GET", "/v1/volumes")
+            assert (status, json.loads(body)) == (200, [{"node": "worker-1", "name": "@tpm"}])
+            assert (await ask(path, "POST", "/v1/volumes/worker-1/@tpm/reset"))[0] == 409
+            backend.node["power"] = "Off"
+            for volume in ("@tpm", "root", "data_1.x"):
+                status, _, body = await ask(path, "POST", f"/v1/volumes/worker-1/{volume}/reset")
+                assert (status, json.loads(body)) == (200, {"node": "worker-1", "name": volume})
+            for strange in ("..", ".hidden", "a%2Fb", "-x"):
+                assert (await ask(path, "POST", f"/v1/volumes/worker-1/{strange}/reset"))[0] == 404
+            assert (await ask(path, "POST", "/v1/volumes/other/root/reset"))[0] == 404
+
+    run(scenario)
+
+
 def test_reload_and_its_dry_run(tmp_path: Path) -> None:
     async def scenario() -> None:
         backend = FakeBackend(tmp_path / "console")
