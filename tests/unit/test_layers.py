@@ -4,6 +4,7 @@ A new module goes into the table below, into the layer that says what it does.
 """
 
 import ast
+import configparser
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,18 @@ def test_the_cli_imports_itself_relatively(path: Path) -> None:
     tree = ast.parse(path.read_text())
     absolute = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
     assert not [module for module in absolute if module.split(".")[0] in {"cli", "placemat_cli"}]
+
+
+def test_a_wheel_has_every_package() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    folders = {"placematd": ROOT / "placematd", "placemat_cli": ROOT / "cli"}
+    packages = {
+        ".".join((name, *path.parent.relative_to(folder).parts))
+        for name, folder in folders.items()
+        for path in folder.rglob("__init__.py")
+    }
+    assert set(setup["options"]["packages"].split()) == packages
 
 
 def test_the_table_names_modules_once_and_the_rule_sees_a_violation(tmp_path: Path) -> None:
