@@ -129,8 +129,9 @@ def prune(context: typer.Context, as_json: bool = JSON_OPTION) -> None:
     """
     session = session_of(context)
     cache = cache_dir(session)
-    if cache.exists() and not os.access(cache / "images", os.W_OK):
-        raise StepError(f"prune {cache / 'images'}", "permission denied", "be root")
+    directory = cache / "images"
+    if directory.exists() and not os.access(directory, os.W_OK):
+        raise StepError(f"prune {directory}", "permission denied", "be root")
     removed = prune_cache(cache, used_images(session))
     if as_json:
         print_json([image_json(image) for image in removed])

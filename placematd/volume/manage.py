@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,17 +40,21 @@ def list_volumes(data_dir: Path, cluster: str, planned: Iterable[VolumeFile] = (
     """
     wanted = {volume.name: volume for volume in planned}
     directory = data_dir / cluster / "records"
-    if directory.exists() and not os.access(directory, os.R_OK | os.X_OK):
-        raise StepError(f"list volumes of {cluster}", f"{directory}: Permission denied", "be root")
     try:
+        if directory.exists():
+            next(directory.iterdir(), None)  # glob() takes what it may not read for empty
         return [_info(mark, record, wanted.get(mark.name)) for mark, record in records(data_dir, cluster)]
     except OSError as error:
-        raise StepError(f"list volumes of {cluster}", f"{error.filename}: {error.strerror}") from error
+        hint = "be root" if isinstance(error, PermissionError) else ""
+        raise StepError(f"list volumes of {cluster}", f"{error.filename}: {error.strerror}", hint) from error
 
 
 def _info(mark: OwnerMark, record: Record, planned: VolumeFile | None = None) -> VolumeInfo:
     node, _, name = mark.name.partition("/")
     found = exists(record)
+    if not found and record.form != "directory":
+        with suppress(FileNotFoundError, NotADirectoryError):
+            Path(record.path).stat()  # what we may not see is not missing
     stored = _stored_bytes(Path(record.path)) if found and record.form != "directory" else 0
     changes = changes_of(mark, record, planned)
     return VolumeInfo(node, name, record.form, Path(record.path), found, stored, changes, record.made)

@@ -428,6 +428,10 @@ def test_images_and_volumes_of_a_cluster_that_is_down(again: Lab) -> None:
     box = again.box
     down(box)
     assert by_name(box)["cow/root"]["exists"]
+    user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+    for words in (["volume", "list"], ["image", "prune"]):
+        refused = box.run([*user, CLI, "--cluster", CLUSTER, *words], check=False)
+        assert refused.returncode == 1 and "ermission denied (be root)" in refused.stderr
     assert json.loads(box.run([CLI, "image", "prune", "--json"]).stdout) == []
     box.sh(f"rm /run/placemat/{CLUSTER}.conf")
     removed = {image["source"] for image in json.loads(box.run([CLI, "image", "prune", "--json"]).stdout)}

@@ -132,3 +132,9 @@ def test_images_are_pulled_listed_and_pruned(places: Any, cli: Cli, tmp_path: Pa
     (removed,) = json.loads(cli("--cluster", "lab", "image", "prune", "--json").out)
     assert removed["path"] == image["path"]
     assert list((cache / "images").iterdir()) == []
+
+
+def test_prune_of_a_cache_that_was_never_used(places: Any, cli: Cli, tmp_path: Path) -> None:
+    (places.config / "lab.conf").write_text(f"PLACEMAT_CACHE_DIR={tmp_path}\n")
+    done = cli("--cluster", "lab", "image", "prune")
+    assert (done.status, done.out) == (0, "0.0 MiB freed\n")
