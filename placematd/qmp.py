@@ -23,6 +23,7 @@ log = logging.getLogger("placematd")
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 10.0
+CLOSED = "QEMU closed the connection"
 LINE_BYTES = 8 << 20
 """The longest line that is accepted; query-qmp-schema answers with 0.2 MB, so this is for a QEMU that has gone mad."""
 
@@ -123,6 +124,9 @@ class QmpClient:
                 return result
         except TimeoutError:
             raise TimedOut(attempted, f"no answer within {timeout_seconds:g} s") from None
+        except ConnectionError as error:  # whoever writes may learn it before the reader does
+            self._fail(CLOSED)
+            raise StepError(attempted, self._lost) from error
         except OSError as error:
             raise StepError(attempted, error.strerror or str(error)) from error
         except _Failure as failure:
@@ -184,8 +188,10 @@ class QmpClient:
         try:
             line = await self._reader.readline()
             if not line.endswith(b"\n"):
-                raise _Failure("QEMU closed the connection")
+                raise _Failure(CLOSED)
             message = json.loads(line)
+        except ConnectionError as error:  # QEMU went with something of ours unread: "reset" instead of an end
+            raise _Failure(CLOSED) from error
         except OSError as error:
             raise _Failure(error.strerror or str(error)) from error
         except (ValueError, RecursionError) as error:  # too long, not UTF-8, not JSON, or nested without end

@@ -79,6 +79,28 @@ async def until_eof(peer: Peer) -> None:
     assert await peer.reader.read() == b""
 
 
+def test_an_end_with_a_command_unread_is_an_end(path: Path) -> None:
+    sent = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        peer.writer.transport.pause_reading()  # the kernel resets a connection that is closed with something unread
+        await sent.wait()
+
+    async def main() -> None:
+        async with qemu(path, script):
+            client = await QmpClient.connect(path)
+            command = asyncio.ensure_future(client.execute("cont"))
+            await asyncio.sleep(0)  # it is written when the task waits
+            sent.set()
+            for answer in (command, client.execute("cont")):
+                with pytest.raises(StepError, match="QEMU closed the connection"):
+                    await answer
+            await client.close()
+
+    asyncio.run(main())
+
+
 def test_events_before_the_answer_are_not_the_answer(path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet()
