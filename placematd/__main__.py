@@ -122,18 +122,16 @@ async def serve(service: Service, notifier: Notifier, cancelled: threading.Event
     try:
         await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
-            notifier.send("STOPPING=1", "STATUS=stopping before the cluster was up")
+            notifier.send("STOPPING=1")
             cancelled.set()
-            start.cancel()
-            with suppress(asyncio.CancelledError):
-                await start
-            return 0
+            return await give_up(service, start)
         await start
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(reload(service, notifier)))
         notifier.send("READY=1")
         await asked
         notifier.send("STOPPING=1")
-        await (service.leave() if await service.restarts() else service.stop())
+        cancelled.set()
+        await (service.leave() if await service.job() == "restart" else service.stop())
     except PlacematError as error:
         service.fail(error)
         notifier.send(f"STATUS={error}", "ERRNO=1")
@@ -141,6 +139,24 @@ async def serve(service: Service, notifier: Notifier, cancelled: threading.Event
     finally:
         watchdog.cancel()
         asked.cancel()
+    return 0
+
+
+async def give_up(service: Service, start: "asyncio.Task[None]") -> int:
+    """A signal came before the cluster was up: returns the exit status when what was made is undone.
+
+    What an earlier placematd left running goes too if a stop was asked for. Otherwise it is systemd that waited too
+    long, or somebody with kill(1): a start that failed.
+    """
+    step, job = service.step, await service.job()
+    start.cancel()
+    with suppress(asyncio.CancelledError):
+        await start
+    if job == "restart":
+        return 0
+    if job == "start":
+        raise StepError(f"start cluster {service.settings.cluster}", f"given up, on a signal, while: {step}")
+    await service.stop()
     return 0
 
 

@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Any, ParamSpec, TypeVar
 
 from .adapter import Adapter
+from .errors import PlacematError
 from .names import OwnerMark
 from .reconcile import Change, Changes
 from .resources import Key, Kind, key_of
@@ -89,6 +90,19 @@ class Applier:
         except BaseException:
             await self.undo(created)
             raise
+
+    async def remove(self, changes: Sequence[Change]) -> None:
+        """Remove as much as can be; raises the first error (the others are logged)."""
+        errors: list[Exception] = []
+        for wave in waves(changes):
+            try:
+                await self._finish([self._remove(change) for change in wave])
+            except PlacematError as error:
+                errors.append(error)
+        for other in errors[1:]:
+            log.error("%s", other)
+        if errors:
+            raise errors[0]
 
     async def undo(self, created: Sequence[Change]) -> None:
         """Take away what was created, last first; a step that fails does not keep the others from being undone."""

@@ -73,7 +73,8 @@ class Events:
             for name in ("node", "netns", "app", "address")
             if name in fields
         }
-        log.log(LEVELS.get(kind, logging.INFO), "%s", message, extra={"fields": journal})
+        level = logging.WARNING if fields.get("state") == "degraded" else LEVELS.get(kind, logging.INFO)
+        log.log(level, "%s", message, extra={"fields": journal})
         event: Event = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "kind": kind,

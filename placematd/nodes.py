@@ -18,6 +18,7 @@ from .guest import GuestChannel
 from .plan import NodePlan
 from .qmp import QmpClient
 from .systemd import UnitState
+from .unit_log import last_lines
 
 log = logging.getLogger("placematd")
 
@@ -41,11 +42,17 @@ POWER_OF_UNIT: dict[str, Power] = {
 }
 
 
+TOLD_BY_SUB_STATE = {("active", "running"), ("active", "exited"), ("activating", "auto-restart")}
+
+
 def unit_state(state: UnitState | None) -> str:
-    """ActiveState, but "running" or "exited" for a unit that is active; "inactive" where systemd knows none."""
+    """ActiveState, but "running" or "exited" for a unit that is active; "inactive" where systemd knows none.
+
+    A unit that ended and waits to be started again (Restart=) is "auto-restart".
+    """
     if state is None or state.load == "not-found":
         return "inactive"
-    return state.sub if state.active == "active" and state.sub in ("running", "exited") else state.active
+    return state.sub if (state.active, state.sub) in TOLD_BY_SUB_STATE else state.active
 
 
 class NodeControl:
@@ -55,7 +62,6 @@ class NodeControl:
         self, plan: NodePlan, events: Events, start_units: Step, end_qemu: Step, on_line: Callable[[str, bytes], None]
     ) -> None:
         self.plan = plan
-        self.bmc_address: str | None = None
         self.console = ConsoleHub(plan.paths.console)
         self._guest = GuestChannel(plan.paths.guest, lambda line: on_line(plan.name, line), self._misbehaves)
         self._events = events
@@ -95,9 +101,9 @@ class NodeControl:
         deadline = loop.time() + MONITOR_SECONDS
         while self._monitor is None:
             if POWER_OF_UNIT.get(self._unit) == "Off":
-                raise StepError(
-                    f"start node {self.plan.name}", "QEMU ended at once", f"journalctl -u '{self.plan.unit}' says why"
-                )
+                said = await asyncio.to_thread(last_lines, self.plan.unit)
+                answer = "QEMU ended at once" + (f": {' | '.join(said)}" if said else "")
+                raise StepError(f"start node {self.plan.name}", answer, f"journalctl -u '{self.plan.unit}'")
             try:
                 self._monitor = await QmpClient.connect(self.plan.paths.qmp, timeout_seconds=deadline - loop.time())
             except StepError as error:
@@ -114,6 +120,11 @@ class NodeControl:
         await self._guest.detach()
         if monitor:
             await monitor.close()
+
+    async def close(self) -> None:
+        """Let go of QEMU, and of those who watch the console: the node is removed or made anew."""
+        await self.detach()
+        await self.console.close()
 
     async def start(self) -> None:
         """Power on; a node that is on stays as it is."""

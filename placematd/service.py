@@ -9,8 +9,8 @@ does not know: a new service finds what the old one made by its marks and adopts
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,16 @@ from . import plan as planning
 from .adapter import Adapter
 from .api import PowerRequest
 from .apply import Applier
+from .bmc import BmcAddresses
 from .console import ConsoleHub
 from .errors import InvalidCluster, Mistake, NotFound, PlacematError, StepError, WrongState
 from .events import Events
 from .facts import Host, Settings
 from .firewall_watch import FirewallWatch, mend
 from .forwards import Forwards
-from .guest import check_address, parse_address
 from .host import forward_chains, missing_tools, observe_host
 from .models import Cluster
-from .names import service_unit, slice_unit
+from .names import run_directory, service_unit, slice_unit
 from .nodes import NodeControl, unit_state
 from .plan import NodePlan, Plan
 from .reading import read
@@ -39,6 +39,12 @@ from .storage import Storage, kept_for_starting, volumes_of
 from .systemd import Systemd, UnitState
 
 log = logging.getLogger("placematd")
+
+UP = ("running", "degraded")
+"""The states in which nodes can be switched, and the cluster be reloaded."""
+
+SETTLE_SECONDS = 1.0
+"""How long after a change of a unit the cluster's state is told."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,19 @@ class Service:
         self._applier = Applier(settings.cluster, adapters, self._report_step)
         self._wanted: Wanted | None = None
         self._nodes: dict[str, NodeControl] = {}
+        self._failed: set[str] = set()
+        self._settling: asyncio.TimerHandle | None = None
+        self._bmc = BmcAddresses(run_directory(settings.run_dir, settings.cluster) / "bmc", settings.cluster, events)
         self._storage = Storage(settings, adapters["volume"])
         self.forwards = Forwards(settings.cluster, systemd)
         self._changing = asyncio.Lock()
+        self._reloading: asyncio.Task[None] | None = None
         self._firewall = FirewallWatch(self._mend_firewall)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def _unit_prefix(self) -> str:
+        return slice_unit(self.settings.cluster).removesuffix(".slice") + "-"
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -90,70 +104,95 @@ class Service:
             await self._check_kept(wanted, changes)
             self._adopt(wanted)
             try:
-                await self._applier.apply(changes, lambda: self._attach_nodes(changes))
+                await self._applier.apply(changes, lambda: self._attach_nodes(wanted, changes))
             except BaseException:
                 await self._detach_nodes()
-                await self._stop_empty_slice()
+                await self._remove_remains()
                 raise
             self._firewall.start()
-            self._set_state("running", f"cluster {self.settings.cluster} is up: {self.summary()}")
+            self._settle()
 
-    async def restarts(self) -> bool:
-        """Whether systemd stops us only to start us again: then guests run on, and the next placematd adopts them."""
-        unit = service_unit(self.settings.cluster)
-        properties = await asyncio.to_thread(self._systemd.properties, unit)
-        return properties is not None and properties.job == "restart"
+    async def job(self) -> str | None:
+        """What systemd is about to do with our unit ("start", "stop", "restart", ...); None where it does nothing."""
+        properties = await asyncio.to_thread(self._systemd.properties, service_unit(self.settings.cluster))
+        return properties.job if properties else None
 
-    async def _stop_empty_slice(self) -> None:
-        """The slice of a cluster that did not come up; systemd keeps slices until they are stopped."""
+    async def _remove_remains(self) -> None:
+        """Of a cluster that did not come up and of which nothing runs: what an earlier placematd left half-made."""
         with suppress(StepError):  # it follows an error that tells more
             if not await self._unit_states():
-                await asyncio.to_thread(self._systemd.stop, slice_unit(self.settings.cluster))
+                await self._remove_all()
+
+    async def _remove_all(self) -> None:
+        nothing = Plan(cluster=self.settings.cluster)
+        await self._applier.remove(compare(nothing, await self._applier.observe(), gone="").remove)
+        self._bmc.clear()
+        await asyncio.to_thread(self._systemd.stop, slice_unit(self.settings.cluster))
 
     async def leave(self) -> None:
         """Let go of the cluster and leave it as it is."""
         self._set_state("stopping", f"leaving cluster {self.settings.cluster} to the next placematd")
-        self._firewall.close()
-        await self._detach_nodes()
+        async with self._alone():
+            await self._detach_nodes()
 
     async def stop(self) -> None:
         """Take everything of the cluster away; volumes and images stay."""
         self._set_state("stopping", f"stopping cluster {self.settings.cluster}")
-        self._firewall.close()
-        async with self._changing:
+        async with self._alone():
             await self._detach_nodes()
-            nothing = Plan(cluster=self.settings.cluster)
-            await self._applier.apply(compare(nothing, await self._applier.observe(), gone=""))
-            await asyncio.to_thread(self._systemd.stop, slice_unit(self.settings.cluster))
+            await self._remove_all()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Nothing else changes the cluster any more; a reload under way is given up."""
+        self._firewall.close()
+        if self._reloading:
+            self._reloading.cancel()
+        async with self._changing:
+            yield
 
     async def reload(self, dry_run: bool = False) -> list[dict[str, str]]:
         """Read the files again and apply the difference; mistakes in them change nothing.
 
-        Returns the changes as {"action": create|update|replace|remove|keep, "resource", "reason"}.
+        Returns the changes as {"action": create|update|replace|remove|keep, "resource", "reason"}. Where a step fails,
+        what was created is undone and what was removed is missing: the cluster is degraded until the next reload.
         """
+        self._check_up("it can be reloaded")  # before the lock, as a start may hold it for long
         async with self._changing:
-            if self.state not in ("running", "degraded"):
-                raise WrongState(f"cluster {self.settings.cluster} is {self.state}; it can be reloaded when it is up")
+            self._check_up("it can be reloaded")
             wanted = await self._read()
             changes = compare(wanted.plan, await self._applier.observe())
             if dry_run:
                 return changes_json(changes)
             await self._check_kept(wanted, changes)
             self._set_state("reloading", f"reloading cluster {self.settings.cluster}")
+            self._reloading = asyncio.ensure_future(self._reconcile(wanted, changes))
             try:
-                await self._reconcile(wanted, changes)
+                await self._reloading
+                self.error = ""
+            except PlacematError as error:
+                self.error = f"the last reload failed: {error}"
+                raise
+            except asyncio.CancelledError:
+                raise WrongState(f"cluster {self.settings.cluster} is {self.state}; the reload was given up") from None
             finally:
-                self._set_state("running", f"cluster {self.settings.cluster} is up: {self.summary()}")
+                self._reloading = None
+                if self.state == "reloading":
+                    self._settle()
             return changes_json(changes)
 
     async def _reconcile(self, wanted: Wanted, changes: Changes) -> None:
         touched = {change.key.name for change in (*changes.remove, *changes.create)}
         for control in list(self._nodes.values()):
             if control.plan.unit in touched:
-                await control.detach()
+                await control.close()
                 del self._nodes[control.plan.name]
         self._adopt(wanted)
-        await self._applier.apply(changes, lambda: self._attach_nodes(changes))
+        try:
+            await self._applier.apply(changes, lambda: self._attach_nodes(wanted, changes))
+        except PlacematError:
+            await self._attach_what_runs()
+            raise
         parts = (changes.remove, changes.create)
         gone, made = ({change.key.name for change in part if change.key.kind == "netns"} for part in parts)
         await self.forwards.follow(gone & made, gone - made)
@@ -189,31 +228,42 @@ class Service:
 
     def _control(self, node: NodePlan) -> NodeControl:
         async def start_units() -> None:
-            await asyncio.to_thread(self._storage.make, volumes_of(self._require().plan, f"Node {node.name}"))
-            states = await self._unit_states()
-            units = self._adapters["unit"]
-            for resource in self._units_of(node):
-                state = states.get(resource.unit.name, "inactive")
-                if state in ("exited", "failed"):
-                    await asyncio.to_thread(units.remove, resource.mark(self.settings.cluster))
-                if state in ("exited", "failed", "inactive"):
-                    await asyncio.to_thread(units.create, resource, self.settings.cluster)
-            await self._refresh_all()
+            async with self._changing:
+                self._check_up("nodes can be switched")
+                if self._nodes.get(node.name) is not control:
+                    raise WrongState(f"node {node.name} was changed by a reload meanwhile; try again")
+                await self._start_units(node)
 
         async def end_qemu() -> None:
             await asyncio.to_thread(self._systemd.kill, node.unit, signal.SIGTERM)
 
-        return NodeControl(node, self.events, start_units, end_qemu, self._guest_line)
+        control = NodeControl(node, self.events, start_units, end_qemu, self._guest_line)
+        return control
+
+    async def _start_units(self, node: NodePlan) -> None:
+        """Start those units of a node that do not run."""
+        await asyncio.to_thread(self._storage.make, volumes_of(self._require().plan, f"Node {node.name}"))
+        states = await self._unit_states()
+        units = self._adapters["unit"]
+        for resource in self._units_of(node):
+            state = states.get(resource.unit.name, "inactive")
+            if state in ("exited", "failed"):
+                await asyncio.to_thread(units.remove, resource.mark(self.settings.cluster))
+            if state in ("exited", "failed", "inactive"):
+                await asyncio.to_thread(units.create, resource, self.settings.cluster)
+        await self._refresh_all()
 
     def _units_of(self, node: NodePlan) -> list[UnitResource]:
         """The units of a node in the order they start: console, TPM, QEMU."""
         resources = self._require().plan.resources
         return [unit for unit in resources if isinstance(unit, UnitResource) and unit.owner == f"Node {node.name}"]
 
-    async def _attach_nodes(self, changes: Changes) -> None:
+    async def _attach_nodes(self, wanted: Wanted, changes: Changes) -> None:
         """Connect to every node that is on; those that were just started must answer."""
         await self._refresh_all()
         started = {change.key.name for change in changes.create}
+        made = {name for name, control in self._nodes.items() if control.plan.unit in started}
+        self._bmc.adopt(wanted.cluster, self._nodes.keys(), made)
         controls = [c for c in self._nodes.values() if c.power != "Off" or c.plan.unit in started]
         if controls:
             self._report_step(f"waiting for the monitors of {', '.join(c.plan.name for c in controls)}")
@@ -223,6 +273,14 @@ class Service:
             self.events.publish("error", str(error))
         if errors:
             raise errors[0]
+
+    async def _attach_what_runs(self) -> None:
+        """Connect to the nodes that a failed reload left running."""
+        await self._refresh_all()
+        running = [control for control in self._nodes.values() if control.power == "On"]
+        for result in await asyncio.gather(*(control.attach() for control in running), return_exceptions=True):
+            if isinstance(result, BaseException):
+                self.events.publish("error", str(result))
 
     async def _detach_nodes(self) -> None:
         await asyncio.gather(*(control.detach() for control in self._nodes.values()))
@@ -236,16 +294,28 @@ class Service:
         self._systemd.subscribe(tell)
 
     def _unit_event(self, state: UnitState) -> None:
-        """A unit changed (called in the loop): tell the node it belongs to."""
+        """A unit changed (called in the loop): tell its node, and soon whether the cluster still works."""
+        if not state.name.startswith(self._unit_prefix):
+            return
         for control in self._nodes.values():
             if control.plan.unit == state.name:
                 self._spawn(control.unit_changed(unit_state(state)))
+        if not self._settling:  # an app that systemd starts again is "failed" for a moment
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, lambda: self._spawn(self._look()))
+
+    async def _look(self) -> None:
+        """See which units failed, and say so."""
+        self._settling = None
+        with suppress(StepError):  # systemd is away; when it is back, all units are told anew
+            self._failed = set(failed_units(await self._unit_states()))
+            if self.state in UP:
+                self._settle()
 
     async def _mend_firewall(self) -> None:
         """The host's firewall was changed: put back what it lost of ours."""
         async with self._changing:
             wanted = self._wanted
-            if wanted is None or self.state != "running":
+            if wanted is None or self.state not in UP:
                 return
             try:
                 chains = await asyncio.to_thread(forward_chains, wanted.cluster)
@@ -258,17 +328,8 @@ class Service:
 
     def _guest_line(self, node: str, line: bytes) -> None:
         """A line that a guest wrote to /dev/virtio-ports/placemat: the address of its BMC."""
-        control = self._nodes[node]
-        taken = {c.bmc_address: name for name, c in self._nodes.items() if c.bmc_address and name != node}
-        try:
-            address = parse_address(line)
-            check_address(address, self._require().cluster, taken)
-        except (ValueError, PlacematError) as error:
-            self.events.publish("warning", f"node {node}: refused BMC address: {error}", node=node)
-            return
-        control.bmc_address = str(address)
-        message = f"cluster {self.settings.cluster}: node {node}: BMC address {address}"
-        self.events.publish("bmc", message, node=node, address=str(address))
+        if node in self._nodes:
+            self._bmc.hear(self._require().cluster, node, line)
 
     # -- for the API ----------------------------------------------------------------------------------------------
 
@@ -303,14 +364,17 @@ class Service:
     async def node_action(self, name: str, action: str, request: PowerRequest) -> Json:
         """See `api`."""
         control = self._control_of(name)
-        if self.state not in ("running", "degraded"):
-            raise WrongState(f"cluster {self.settings.cluster} is {self.state}; nodes can be switched when it is up")
-        if action == "start":
-            await control.start()
-        elif action == "stop":
-            await control.stop(request.graceful, request.timeout_seconds)
-        else:
-            await control.restart(request.graceful, request.timeout_seconds)
+        self._check_up("nodes can be switched")
+        try:
+            if action == "start":
+                await control.start()
+            elif action == "stop":
+                await control.stop(request.graceful, request.timeout_seconds)
+            else:
+                await control.restart(request.graceful, request.timeout_seconds)
+        finally:
+            if self.state in UP:
+                self._settle()
         return await self.node_status(name)
 
     async def volumes(self) -> list[Json]:
@@ -320,8 +384,7 @@ class Service:
     async def reset_volume(self, node: str, volume: str) -> Json:
         """See `api`."""
         async with self._changing:
-            if self.state not in ("running", "degraded"):
-                raise WrongState(f"cluster {self.settings.cluster} is {self.state}; volumes can be reset when it is up")
+            self._check_up("volumes can be reset")
             control = self._nodes.get(node)
             if control and control.power != "Off":
                 raise WrongState(f"node {node} is {control.power}: stop it first (placemat-cli node stop {node})")
@@ -351,13 +414,17 @@ class Service:
         """Those of the cluster files, and the volumes that have changed."""
         if self._wanted is None:
             return []
-        changed = await asyncio.to_thread(self._storage.warnings, self._wanted.plan)
+        try:
+            changed = await asyncio.to_thread(self._storage.warnings, self._wanted.plan)
+        except StepError as error:  # a disk that is gone does not keep the status from being told
+            changed = [str(error)]
         return [*map(str, self._wanted.warnings), *changed]
 
     # -- small things ---------------------------------------------------------------------------------------------
 
     def _node_json(self, control: NodeControl, states: Mapping[str, str]) -> Json:
-        return node_json(control, states.get(control.plan.unit, "inactive"))
+        unit = states.get(control.plan.unit, "inactive")
+        return node_json(control, unit, self._bmc.of.get(control.plan.name))
 
     def _control_of(self, name: str) -> NodeControl:
         try:
@@ -372,13 +439,13 @@ class Service:
         return self._wanted
 
     async def _unit_states(self) -> dict[str, str]:
-        pattern = slice_unit(self.settings.cluster).removesuffix(".slice") + "-*"
-        states = await asyncio.to_thread(self._systemd.unit_states, pattern)
+        states = await asyncio.to_thread(self._systemd.unit_states, self._unit_prefix + "*")
         return {state.name: unit_state(state) for state in states}
 
     async def _refresh_all(self) -> None:
         states = await self._unit_states()
-        for control in self._nodes.values():
+        self._failed = set(failed_units(states))
+        for control in list(self._nodes.values()):
             await control.unit_changed(states.get(control.plan.unit, "inactive"))
 
     async def _check_kept(self, wanted: Wanted, changes: Changes) -> None:
@@ -387,6 +454,21 @@ class Service:
         told = [f"{change.key}: {change.reason}" for change in changes.keep if change.key.kind != "volume"]
         for warning in [*told, *await asyncio.to_thread(self._storage.warnings, wanted.plan)]:
             self.events.publish("warning", warning)
+
+    def _check_up(self, what: str) -> None:
+        """Raise WrongState unless the cluster is up; `what` can be done then."""
+        if self.state not in UP:
+            raise WrongState(f"cluster {self.settings.cluster} is {self.state}; {what} when it is up")
+
+    def _settle(self) -> None:
+        """Say how a cluster that is up is: whether all of it works, or what does not."""
+        name = self.settings.cluster
+        troubles = [*([self.error] if self.error else []), *(f"{unit} failed" for unit in sorted(self._failed))]
+        state = "degraded" if troubles else "running"
+        message = f"cluster {name} is degraded: {'; '.join(troubles)}" if troubles else f"cluster {name} is up"
+        message += f": {self.summary()}" if not troubles else f" ({self.summary()})"
+        if (state, message) != (self.state, self.step):
+            self._set_state(state, message)
 
     def _report_step(self, message: str) -> None:
         self.step = message

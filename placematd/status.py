@@ -11,7 +11,7 @@ from .unit import shell_line
 Json = dict[str, Any]
 
 
-def node_json(control: NodeControl, unit_state: str) -> Json:
+def node_json(control: NodeControl, unit_state: str, bmc_address: str | None) -> Json:
     """One node; the keys of placemat v2's NodeStatus are among them, with the true CPU count and serial."""
     plan = control.plan
     return {
@@ -35,7 +35,7 @@ def node_json(control: NodeControl, unit_state: str) -> Json:
         "uuid": plan.uuid,
         "accelerator": plan.accelerator,
         "console": str(plan.paths.console),
-        "bmc_address": control.bmc_address,
+        "bmc_address": bmc_address,
     }
 
 
@@ -73,5 +73,5 @@ def networks_json(cluster: Cluster) -> list[Json]:
 
 
 def failed_units(unit_states: Mapping[str, str]) -> Iterable[str]:
-    """Units that failed: with any of them a running cluster is degraded."""
-    return (unit for unit, state in unit_states.items() if state == "failed")
+    """Units that failed or have to be started again and again: with any of them a running cluster is degraded."""
+    return (unit for unit, state in unit_states.items() if state in ("failed", "auto-restart"))

@@ -23,6 +23,7 @@ class Memory:
     host: dict[Key, OwnerMark] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     fail_on: str = ""
+    fail_on_remove: str = ""
     on_create: Callable[[Resource], None] = lambda resource: None
 
     def adapter(self, kind: Kind) -> "MemoryAdapter":
@@ -45,6 +46,8 @@ class MemoryAdapter:
         self.memory.host[resource.key] = resource.mark(cluster)
 
     def remove(self, mark: OwnerMark) -> None:
+        if mark.name == self.memory.fail_on_remove:
+            raise StepError(f"remove {mark.name}", "refused")
         self.memory.log.append(f"-{mark.name}")
         self.memory.host.pop(Key(mark.kind, mark.name), None)
 

@@ -39,3 +39,15 @@ def test_last_lines(output: str, lines: list[str], tmp_path: Path, monkeypatch: 
 def test_without_a_journal_there_are_no_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journalctl(tmp_path, "echo No journal files were found >&2; exit 1", monkeypatch)
     assert last_lines("x.service") == []
+
+
+def test_what_an_earlier_run_of_the_unit_said_explains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [
+        {"MESSAGE": "terminating on signal 15", "_PID": "70", "_SYSTEMD_INVOCATION_ID": "a"},
+        {"MESSAGE": "Stopped", "_PID": "1", "INVOCATION_ID": "a"},
+        {"MESSAGE": "cannot set up guest memory", "_PID": "77", "_SYSTEMD_INVOCATION_ID": "b"},
+        {"MESSAGE": "Failed with result", "_PID": "1", "INVOCATION_ID": "b"},
+    ]
+    (tmp_path / "output").write_text("\n".join(map(json.dumps, said)))
+    journalctl(tmp_path, f'case "$*" in --sync) ;; *) cat {tmp_path}/output ;; esac', monkeypatch)
+    assert last_lines("x.service") == ["cannot set up guest memory"]
