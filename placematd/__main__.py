@@ -116,6 +116,8 @@ async def serve(service: Service, notifier: Notifier, cancelled: threading.Event
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    early = "not reloaded: the cluster is not up yet"
+    loop.add_signal_handler(signal.SIGHUP, lambda: service.events.publish("warning", early))
     watchdog = asyncio.create_task(notifier.watchdog())
     start = asyncio.create_task(service.start())
     asked = asyncio.create_task(stop.wait())
@@ -184,8 +186,9 @@ async def run(settings: Settings, environ: Mapping[str, str]) -> int:
     directory = run_directory(settings.run_dir, settings.cluster)
     try:
         with only_one(directory):
-            servers = listen(service, directory)
+            servers: list[HTTPServer] = []
             try:
+                servers = listen(service, directory)
                 return await serve(service, notifier, cancelled)
             finally:
                 for server in servers:

@@ -21,7 +21,7 @@ from .volume import Volumes
 def make_adapters(
     settings: Settings, systemd: Systemd, events: Events, cancelled: threading.Event
 ) -> Mapping[Kind, Adapter[Any]]:
-    """One adapter per kind; setting `cancelled` ends downloads that run and keeps others from beginning."""
+    """One adapter per kind; setting `cancelled` ends downloads and the wait for units, and lets no more begin."""
 
     def progress(item: str, done: int, total: int | None) -> None:
         percent = f" {100 * done // total} %" if total else f" {done >> 20} MiB"
@@ -39,5 +39,5 @@ def make_adapters(
         "passage": Passages(),
         "netns": Namespaces(run_dir=settings.run_dir),
         "tap": Taps(),
-        "unit": Units(systemd),
+        "unit": Units(systemd, cancelled),
     }

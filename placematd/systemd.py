@@ -6,11 +6,13 @@ names and values is org.freedesktop.systemd1(5).
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from threading import Event
 from typing import Any, Literal, NamedTuple
 
 from .bus import Connection, Refused, Worker, variant
@@ -34,6 +36,7 @@ NOT_LOADED = {SERVICE + ".NoSuchUnit", "org.freedesktop.DBus.Error.UnknownObject
 CALL_SECONDS = 25.0
 JOB_SECONDS = 120.0
 RECONNECT_SECONDS = 1.0
+CANCEL_SECONDS = 0.2
 
 Callback = Callable[["UnitState"], None]
 
@@ -149,22 +152,24 @@ class Systemd:
         mark: OwnerMark,
         journal_fields: Iterable[tuple[str, str]] = (),
         timeout_seconds: float = JOB_SECONDS,
+        cancelled: Event | None = None,
     ) -> None:
         """Make and start a transient unit with its auxiliaries, and wait until its start job is done.
 
         What ended or failed under the same mark's name is cleared away first. Raises NotOurs where a unit of that name
         exists without our mark, WrongState where it is ours and active, TimedOut, and StepError with what systemd knows
-        of the failure.
+        of the failure, or soon after `cancelled` is set; the unit goes on starting then.
         """
         arguments = transient(unit, mark, journal_fields)
+        job = (f"start {unit.name}", unit.name, timeout_seconds, "StartTransientUnit", *arguments)
         try:
-            self._run_job(f"start {unit.name}", unit.name, timeout_seconds, "StartTransientUnit", *arguments)
+            self._run_job(*job, cancelled=cancelled)
         except Refused as error:
             if error.name != UNIT_EXISTS:
                 raise
             for part in (unit, *unit.auxiliaries):
                 self._make_way(part.name, mark)
-            self._run_job(f"start {unit.name}", unit.name, timeout_seconds, "StartTransientUnit", *arguments)
+            self._run_job(*job, cancelled=cancelled)
 
     def stop(self, name: str, timeout_seconds: float = JOB_SECONDS) -> None:
         """Stop a unit (of a slice: all that is in it) and wait until it has stopped. Not loaded is stopped."""
@@ -223,7 +228,9 @@ class Systemd:
     def _call(self, attempted: str, method: str, *args: Any) -> Any:
         return self._worker.call(lambda: self._connection.call(attempted, method, *args))
 
-    def _run_job(self, attempted: str, name: str, timeout_seconds: float, method: str, *args: Any) -> None:
+    def _run_job(
+        self, attempted: str, name: str, timeout_seconds: float, method: str, *args: Any, cancelled: Event | None = None
+    ) -> None:
         """Call a method that queues a job, and wait for the job.
 
         JobRemoved is delivered in the worker thread, so never between the call's return and the entry in `_jobs`.
@@ -233,7 +240,8 @@ class Systemd:
             job: str = self._connection.call(attempted, method, *args)
             return self._jobs.setdefault(job, Future())
 
-        result = _wait(attempted, self._worker.call(enqueue), timeout_seconds)
+        job = self._worker.call(enqueue)
+        result = _wait(attempted, job, timeout_seconds, cancelled)
         if result != "done":
             raise StepError(attempted, self._why(name, result), f"journalctl -u '{name}'")
 
@@ -355,8 +363,11 @@ class Systemd:
             self._tell(state)
 
 
-def _wait(attempted: str, future: Future[str], timeout_seconds: float) -> str:
-    try:
-        return future.result(timeout_seconds)
-    except TimeoutError:
-        raise TimedOut(attempted, f"not finished after {timeout_seconds:g} s", "systemctl list-jobs") from None
+def _wait(attempted: str, future: Future[str], timeout_seconds: float, cancelled: Event | None = None) -> str:
+    deadline = time.monotonic() + timeout_seconds
+    while (rest := deadline - time.monotonic()) > 0:
+        with suppress(TimeoutError):
+            return future.result(min(rest, CANCEL_SECONDS) if cancelled else rest)
+        if cancelled and cancelled.is_set():
+            raise StepError(attempted, "cancelled")
+    raise TimedOut(attempted, f"not finished after {timeout_seconds:g} s", "systemctl list-jobs")

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from threading import Event
 
 from .errors import NotOurs, StepError
 from .names import OwnerMark, escape
@@ -14,8 +15,8 @@ class Units:
 
     kind: Kind = "unit"
 
-    def __init__(self, systemd: Systemd) -> None:
-        self._systemd = systemd
+    def __init__(self, systemd: Systemd, cancelled: Event | None = None) -> None:
+        self._systemd, self._cancelled = systemd, cancelled
 
     def observe(self, cluster: str) -> list[OwnerMark]:
         """The marks of the plan's loaded units, failed ones too; port forwards are none of the plan.
@@ -33,7 +34,7 @@ class Units:
         """Start the unit; one that fails is stopped and forgotten."""
         mark = resource.mark(cluster)
         try:
-            self._systemd.start(resource.unit, mark, resource.journal_fields)
+            self._systemd.start(resource.unit, mark, resource.journal_fields, cancelled=self._cancelled)
         except NotOurs:
             raise
         except StepError:
