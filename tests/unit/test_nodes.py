@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from samples import CLUSTER, HOST, SETTINGS
 
+from placematd import nodes
 from placematd.errors import StepError, TimedOut
 from placematd.events import Events
 from placematd.names import NodePaths
@@ -116,6 +118,41 @@ def test_a_qemu_that_ends_at_once_is_an_error_with_the_way_to_its_log(tmp_path: 
         ):
             await machine.control.start()
         assert machine.control.power == "Off"
+
+    run(tmp_path, scenario)
+
+
+def test_a_socket_that_a_dead_qemu_left_is_no_monitor_and_no_obstacle(tmp_path: Path) -> None:
+    async def scenario(machine: Machine) -> None:
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(machine.plan.paths.qmp))
+        refused = asyncio.Event()
+
+        async def slow_start() -> None:
+            await machine.control.unit_changed("running")
+            asyncio.get_running_loop().call_later(0.2, refused.set)
+
+        machine.control = NodeControl(machine.plan, machine.events, slow_start, machine.kill, lambda node, line: None)
+        starting = asyncio.ensure_future(machine.control.start())
+        await refused.wait()
+        assert not starting.done()
+        await machine.start()
+        await asyncio.wait_for(starting, 30)
+        assert machine.control.power == "On"
+
+    assert run(tmp_path, scenario).commands == ["qmp_capabilities"]
+
+
+def test_a_qemu_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "MONITOR_SECONDS", 0.2)
+
+    async def scenario(machine: Machine) -> None:
+        async def hang() -> None:
+            await machine.control.unit_changed("running")
+
+        machine.control = NodeControl(machine.plan, machine.events, hang, machine.kill, lambda node, line: None)
+        with pytest.raises(TimedOut, match=rf"monitor of node {NODE.name}"):
+            await machine.control.start()
 
     run(tmp_path, scenario)
 
