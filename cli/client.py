@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ class Api:
     def __init__(self, cluster: str, path: Path) -> None:
         self.cluster = cluster
         self._path = path
+
+    @property
+    def has_socket(self) -> bool:
+        """Whether there is something to connect to that we may see; a killed service leaves its socket."""
+        return os.access(self._path, os.F_OK)
 
     def status(self) -> Cluster:
         """The whole cluster."""

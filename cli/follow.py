@@ -46,6 +46,11 @@ class Follower:
         """Whether there is a service to listen to at the moment."""
         return self._stream is not None
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is no service to listen to, nor a socket of one: what it said can be had without waiting."""
+        return not self.connected and not self._api.has_socket
+
     def next(self, timeout_seconds: float) -> Event | None:
         """The next event, or None if there is none for so long."""
         try:
@@ -97,6 +102,6 @@ def follow_job(
         event = follower.next(_RETRY_SECONDS)
         if event:
             show(event)
-    while event := follower.next(_QUIET_SECONDS):
+    while event := follower.next(0 if follower.alone else _QUIET_SECONDS):
         show(event)
     return job.returncode

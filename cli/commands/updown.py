@@ -181,7 +181,7 @@ def finish(job: "Popen[str]") -> str:
 def wait_in_foreground(name: str, follower: Follower, screen: Display) -> None:
     """Show events until the cluster is no more, which someone else decided. Raises CommandFailed if it failed."""
     while True:
-        event = follower.next(1.0)
+        event = follower.next(0.25)
         if event:
             screen.show(event)
         elif not follower.connected:
