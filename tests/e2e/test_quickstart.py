@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-
-from tests.e2e.host import differences, json_of, snapshot
-from tests.e2e.journal import Follower, follow
+from e2e.host import differences, json_of, snapshot
+from e2e.journal import Follower, follow
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
