@@ -38,7 +38,7 @@ from .service import Service
 from .systemd import Systemd
 
 EXTEND_SECONDS = 90
-"""How much longer systemd waits for a start or stop after each sign of progress; TimeoutStartSec of the unit."""
+"""How much longer systemd waits for a start or stop after each sign of life; TimeoutStartSec of the unit."""
 
 log = logging.getLogger("placematd")
 
@@ -49,23 +49,28 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._notifier = sdnotify.SystemdNotifier()
         watchdog_usec = int(environ.get("WATCHDOG_USEC", "0"))
-        self.watchdog_seconds = watchdog_usec / 2_000_000
-        self._ready = False
+        self._watched = watchdog_usec > 0
+        self._interval_seconds = min(watchdog_usec / 2_000_000 or EXTEND_SECONDS, EXTEND_SECONDS / 3)
+        self.busy = True
+        """Whether a start or a stop is under way, which systemd shall wait for: each of its steps has its own limit."""
 
     def event(self, event: Event) -> None:
-        """STATUS= follows the events; each is a sign of progress too."""
+        """STATUS= follows the events."""
         if event["kind"] in ("step", "state", "progress"):
-            self.send(f"STATUS={event['message']}", f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1_000_000}")
+            self.send(f"STATUS={event['message']}")
 
     def send(self, *lines: str) -> None:
         """Send assignments such as READY=1."""
         self._notifier.notify("\n".join(line.replace("\n", " ") for line in lines))
 
-    async def watchdog(self) -> None:
-        """WATCHDOG=1 at half the interval, from the event loop: a loop that hangs misses it."""
-        while self.watchdog_seconds:
-            self.send("WATCHDOG=1")
-            await asyncio.sleep(self.watchdog_seconds)
+    async def show_life(self) -> None:
+        """WATCHDOG=1, and more time while busy, again and again from the event loop: a loop that hangs misses it."""
+        while True:
+            extension = [f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1_000_000}"] if self.busy else []
+            watchdog = ["WATCHDOG=1"] if self._watched else []
+            if extension or watchdog:
+                self.send(*watchdog, *extension)
+            await asyncio.sleep(self._interval_seconds)
 
 
 @contextmanager
@@ -118,7 +123,7 @@ async def serve(service: Service, notifier: Notifier, cancelled: threading.Event
         loop.add_signal_handler(number, stop.set)
     early = "not reloaded: the cluster is not up yet"
     loop.add_signal_handler(signal.SIGHUP, lambda: service.events.publish("warning", early))
-    watchdog = asyncio.create_task(notifier.watchdog())
+    life = asyncio.create_task(notifier.show_life())
     start = asyncio.create_task(service.start())
     asked = asyncio.create_task(stop.wait())
     try:
@@ -129,9 +134,11 @@ async def serve(service: Service, notifier: Notifier, cancelled: threading.Event
             return await give_up(service, start)
         await start
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(reload(service, notifier)))
+        notifier.busy = False
         notifier.send("READY=1")
         await asked
-        notifier.send("STOPPING=1")
+        notifier.busy = True
+        notifier.send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1_000_000}")
         cancelled.set()
         await (service.leave() if await service.job() == "restart" else service.stop())
     except PlacematError as error:
@@ -139,7 +146,7 @@ async def serve(service: Service, notifier: Notifier, cancelled: threading.Event
         notifier.send(f"STATUS={error}", "ERRNO=1")
         return 2 if isinstance(error, InvalidCluster) else 1
     finally:
-        watchdog.cancel()
+        life.cancel()
         asked.cancel()
     return 0
 

@@ -7,7 +7,10 @@ from threading import Event
 from .errors import NotOurs, StepError
 from .names import OwnerMark, escape
 from .resources import Kind, UnitResource
-from .systemd import Systemd, same_owner
+from .systemd import JOB_SECONDS, Systemd, same_owner
+from .unit import Unit
+
+MARGIN_SECONDS = 30.0
 
 
 class Units:
@@ -34,7 +37,13 @@ class Units:
         """Start the unit; one that fails is stopped and forgotten."""
         mark = resource.mark(cluster)
         try:
-            self._systemd.start(resource.unit, mark, resource.journal_fields, cancelled=self._cancelled)
+            self._systemd.start(
+                resource.unit,
+                mark,
+                resource.journal_fields,
+                timeout_seconds=_start_seconds(resource.unit),
+                cancelled=self._cancelled,
+            )
         except NotOurs:
             raise
         except StepError:
@@ -51,3 +60,9 @@ class Units:
         for name in names:
             self._systemd.reset_failed(name)
             self._systemd.wait_unloaded(name)
+
+
+def _start_seconds(unit: Unit) -> float:
+    """How long to wait for a unit's start: longer than systemd itself, whose answer says why it took too long."""
+    limit = unit.get("TimeoutStartUSec")
+    return max(JOB_SECONDS, limit / 1e6 + MARGIN_SECONDS) if isinstance(limit, int) else JOB_SECONDS
