@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pydbus
@@ -19,6 +20,9 @@ from .unit import SIGNATURES, Value, native
 T = TypeVar("T")
 
 NO_SYSTEMD = "systemd is not PID 1 here; use placemat-cli sandbox"
+NO_BUS = "systemctl status dbus"
+BOOTED = Path("/run/systemd/system")
+"""There where systemd is PID 1 (sd_booted(3))."""
 HINTS = {
     "org.freedesktop.DBus.Error.AccessDenied": "run as root",
     "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": "run as root",
@@ -155,7 +159,8 @@ class Connection:
             self._connected(self)
         except GLib.Error as error:
             self.close()
-            raise StepError("talk to systemd over D-Bus", Refused("", error).answer, NO_SYSTEMD) from error
+            hint = NO_BUS if BOOTED.is_dir() else NO_SYSTEMD
+            raise StepError("talk to systemd over D-Bus", Refused("", error).answer, hint) from error
         except StepError:
             self.close()
             raise

@@ -311,10 +311,18 @@ class Systemd:
             future.set_result(result)
 
     def _on_unit_removed(self, _: str, name: str, path: str) -> None:
+        """A unit was unloaded, or systemd reloads (daemon-reload): then it says so of every unit, and loads it again."""
+        if name not in self._removals and name not in self._states:
+            return
+        try:
+            found = [state for state in self._list(name) if state.load != "not-found"]
+        except StepError:
+            return  # the connection was lost: all units are told anew when it is back
+        if found:
+            return
         if future := self._removals.pop(name, None):
             future.set_result("")
-        if name.startswith(OUR_UNITS):
-            self._tell_unloaded(name)
+        self._tell_unloaded(name)
 
     def _on_properties_changed(self, path: str, interface: str, changed: dict[str, Any], _: list[str]) -> None:
         if not self._callbacks or not path.startswith(UNIT_PATHS) or not unit_of_path(path).startswith(OUR_UNITS):

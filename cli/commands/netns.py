@@ -45,6 +45,8 @@ def execute(context: typer.Context, namespace: str = NAMESPACE, command: list[st
     The namespace's /etc/netns files and /sys are in place, as with ip-netns(8).
     """
     check_namespace(session_of(context), namespace)
+    if command[0] == "--":  # ip(8) would take it for the command
+        command = command[1:]
     os.execv(find("ip"), ["ip", "netns", "exec", namespace, *command])
 
 

@@ -335,6 +335,21 @@ def test_systemd_that_reloads_and_reexecutes_is_still_heard(systemd: Systemd) ->
     assert systemd.unit_states(unit.name)[0].mark == mark_of(unit)
 
 
+def test_a_reload_of_systemd_unloads_no_unit(systemd: Systemd) -> None:
+    """It says UnitRemoved of all units, and loads them again."""
+    events: queue.SimpleQueue[UnitState] = queue.SimpleQueue()
+    systemd.subscribe(events.put)
+    unit, last = service("stays", "/bin/sleep", "600"), service("last", "/bin/sleep", "600")
+    systemd.start(unit, mark_of(unit))
+    assert states_until(events, unit.name, "loaded active/running")
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    systemd.start(last, mark_of(last))
+    heard = []
+    while (state := events.get(timeout=30)).name != last.name or state.active != "active":
+        heard.append(state)
+    assert [(state.load, state.active) for state in heard if state.name == unit.name] == []
+
+
 # -- a bus that does not answer ---------------------------------------------------------------------------------------
 
 

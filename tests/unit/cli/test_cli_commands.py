@@ -218,6 +218,11 @@ def test_netns_exec_becomes_ip_netns_exec_and_ends_as_the_command(api, program):
     assert (done.returncode, done.stdout) == (7, "[netns][exec][boot][ls][-l][--all][a b]")
 
 
+def test_netns_exec_takes_two_dashes_before_the_command(api, program):
+    program("ip", 'printf "[%s]" "$@"')
+    assert run("netns", "exec", "boot", "--", "ls", "--", "x").stdout == "[netns][exec][boot][ls][--][x]"
+
+
 def test_netns_exec_of_an_unknown_namespace(api, program):
     program("ip", "echo called")
     done = run("netns", "exec", "root", "ls")
