@@ -63,6 +63,11 @@ class Notifier:
         """Send assignments such as READY=1."""
         self._notifier.notify("\n".join(line.replace("\n", " ") for line in lines))
 
+    def close(self) -> None:
+        """Close the socket, which sdnotify keeps open."""
+        if self._notifier.socket:
+            self._notifier.socket.close()
+
     async def show_life(self) -> None:
         """WATCHDOG=1, and more time while busy, again and again from the event loop: a loop that hangs misses it."""
         while True:
@@ -207,6 +212,7 @@ async def run(settings: Settings, environ: Mapping[str, str]) -> int:
         notifier.send(f"STATUS={error}")
         return 1
     finally:
+        notifier.close()
         service.close()
         systemd.close()
 

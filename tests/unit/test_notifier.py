@@ -24,6 +24,7 @@ def first_sign_of_life(notifier: Notifier, systemd: socket.socket) -> list[str]:
         life = asyncio.ensure_future(notifier.show_life())
         lines = (await asyncio.to_thread(systemd.recv, 4096)).decode().splitlines()
         life.cancel()
+        notifier.close()
         return lines
 
     return asyncio.run(scenario())
@@ -44,3 +45,4 @@ def test_status_follows_events_on_one_line(systemd: socket.socket) -> None:
     notifier.event({"kind": "node", "message": "not a step"})
     notifier.event({"kind": "step", "message": "create bridge net0\nREADY=1"})
     assert systemd.recv(4096) == b"STATUS=create bridge net0 READY=1"
+    notifier.close()
