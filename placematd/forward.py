@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 from .models import IPAddress
 from .names import OwnerMark, escape, slice_unit
-from .plan_apps import NETNS_DIRECTORY
+from .plan.apps import NETNS_DIRECTORY
 from .unit import Property, Unit, Value, command
 
 Protocol = Literal["tcp", "udp"]

@@ -8,7 +8,7 @@ from typing import Any
 from .errors import NotFound, StepError, WrongState
 from .forward import Forward, forward_json, of_description, owner_mark, unit_name, units
 from .names import escape
-from .plan_apps import NETNS_DIRECTORY
+from .plan.apps import NETNS_DIRECTORY
 from .systemd import Systemd
 
 _NOT_OPENED = re.compile(r"Failed to create listening socket \((\S+)\): ([^|]*[^|\s])")

@@ -16,7 +16,7 @@ from placematd.facts import Settings
 from placematd.image import ImageInfo, Images, Surroundings, list_images
 from placematd.image import prune as prune_cache
 from placematd.load import load as load_files
-from placematd.plan_volumes import cached_images
+from placematd.plan.volumes import cached_images
 from placematd.resources import CachedImage
 
 from ..answers import Event

@@ -16,7 +16,7 @@ import pytest
 from placematd.facts import QEMU_USER, Settings
 from placematd.models import Cluster, Node
 from placematd.names import OwnerMark, node_paths, slice_unit
-from placematd.plan_console import console_unit_of
+from placematd.plan.console import console_unit_of
 from placematd.systemd import Systemd
 from placematd.unit import Unit, command
 from placematd.units import Units

@@ -17,10 +17,9 @@ LAYERS = {
     # vocabulary
     0: "errors models names unit resources facts",
     # reading
-    1: "describe tree source syntax values decode load validate schema reading",
+    1: "describe load validate schema reading",
     # deciding
-    2: "plan plan_apps plan_confinement plan_console plan_network plan_nodes plan_volumes qemu reconcile forward "
-    "render render_unit ruleset",
+    2: "plan qemu reconcile forward render render_unit ruleset",
     # doing
     3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp run sysctl "
     "systemd udp_relay unit_log units volume",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from placematd.load import MAX_ALIASED, Loaded, load
+from placematd.load.source import MAX_BYTES
 from placematd.models import (
     App,
     Cluster,
@@ -20,7 +21,6 @@ from placematd.models import (
     Route,
     Smbios,
 )
-from placematd.source import MAX_BYTES
 
 VALID = Path(__file__).parents[1] / "golden" / "valid"
 

@@ -26,7 +26,7 @@ from placematd.models import (
     Smbios,
 )
 from placematd.plan import Plan, plan
-from placematd.plan_console import PLAIN_TEXT
+from placematd.plan.console import PLAIN_TEXT
 from placematd.render import plan_json, render_plan
 from placematd.resources import (
     Bridge,

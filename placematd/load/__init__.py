@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
+from ..describe import Resource, quote
+from ..errors import Mark, Mistake
+from ..models import Cluster, DeviceClass, Image, Network, NetworkNamespace, Node
 from .decode import Report, decode_resource
-from .describe import Resource, quote
-from .errors import Mark, Mistake
-from .models import Cluster, DeviceClass, Image, Network, NetworkNamespace, Node
 from .source import Source, read_source
 from .syntax import explain
 from .tree import Mapping, Scalar, Tree, is_null

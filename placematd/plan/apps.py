@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from .facts import Host, Settings
-from .models import App, Cluster, NetworkNamespace
-from .names import app_unit, init_unit, namespace_sysfs, slice_unit
-from .resources import Key, UnitResource
-from .unit import Property, Unit, command
+from ..facts import Host, Settings
+from ..models import App, Cluster, NetworkNamespace
+from ..names import app_unit, init_unit, namespace_sysfs, slice_unit
+from ..resources import Key, UnitResource
+from ..unit import Property, Unit, command
 
 FRAGILE = frozenset("$;`")
 """What systemd 252 garbles in the commands of transient units when `systemctl daemon-reload` has it read them again."""

@@ -5,10 +5,10 @@ QEMU runs what a guest wants, and all nodes have the same user; so each sees its
 
 from pathlib import Path
 
-from .facts import QEMU_USER, Host, Settings
-from .names import slice_unit
-from .resources import VolumeFile
-from .unit import Property, Value
+from ..facts import QEMU_USER, Host, Settings
+from ..names import slice_unit
+from ..resources import VolumeFile
+from ..unit import Property, Value
 
 MS_REC = 1 << 14  # linux/mount.h: bind what is mounted below, too
 

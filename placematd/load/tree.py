@@ -7,8 +7,8 @@ as in placemat v2 (spec 1.1). The YAML 1.1 rules for that are here (https://yaml
 import re
 from dataclasses import dataclass
 
-from .describe import quote
-from .errors import Mark
+from ..describe import quote
+from ..errors import Mark
 
 
 @dataclass(frozen=True, slots=True)

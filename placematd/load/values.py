@@ -9,8 +9,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Literal, get_args, get_origin
 
-from .describe import closest
-from .models import IPAddress, IPInterface
+from ..describe import closest
+from ..models import IPAddress, IPInterface
 from .tree import Mapping, Scalar, Sequence, Tree, as_bool, as_int
 
 

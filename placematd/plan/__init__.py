@@ -1,20 +1,20 @@
 """From a cluster and the facts of a host to everything that must exist on it, in the order of creation.
 
 `plan` is pure: the same cluster, host and settings give the same plan, in every process. The parts are decided in
-`plan_network`, `plan_apps`, `plan_volumes`, `plan_console`, `plan_nodes` and `qemu`.
+`network`, `apps`, `volumes`, `console`, `nodes` and `qemu`.
 """
 
 from dataclasses import dataclass
 
-from .errors import NotFound
-from .facts import Host, Settings
-from .models import Cluster
-from .plan_apps import app_units
-from .plan_console import console_unit_of
-from .plan_network import bridges, firewall, namespaces, passages, sysctls
-from .plan_nodes import NodePlan, node_plan, node_unit, taps, tpm_unit
-from .plan_volumes import cached_images, node_volumes
-from .resources import Key, Resource
+from ..errors import NotFound
+from ..facts import Host, Settings
+from ..models import Cluster
+from ..resources import Key, Resource
+from .apps import app_units
+from .console import console_unit_of
+from .network import bridges, firewall, namespaces, passages, sysctls
+from .nodes import NodePlan, node_plan, node_unit, taps, tpm_unit
+from .volumes import cached_images, node_volumes
 
 __all__ = ["NodePlan", "Plan", "plan"]
 

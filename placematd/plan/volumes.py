@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import PlacematError
-from .facts import QEMU_USER, Host, Ovmf, Settings
-from .models import Cluster, HostPathVolume, Image, ImageVolume, LocaldsVolume, Node, RawVolume, Volume
-from .resources import CachedImage, VolumeFile
+from ..errors import PlacematError
+from ..facts import QEMU_USER, Host, Ovmf, Settings
+from ..models import Cluster, HostPathVolume, Image, ImageVolume, LocaldsVolume, Node, RawVolume, Volume
+from ..resources import CachedImage, VolumeFile
 
 # -- images -----------------------------------------------------------------------------------------------------------
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from ipaddress import IPv4Interface, collapse_addresses
 
-from .facts import Host
-from .models import Cluster, IPInterface, NamespaceInterface, Network, NetworkNamespace
-from .names import mac_address, passage_name, table_name, veth_name
-from .resources import Bridge, Firewall, Key, Netns, Passage, Sysctl, Veth
+from ..facts import Host
+from ..models import Cluster, IPInterface, NamespaceInterface, Network, NetworkNamespace
+from ..names import mac_address, passage_name, table_name, veth_name
+from ..resources import Bridge, Firewall, Key, Netns, Passage, Sysctl, Veth
 
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 """IP version -> the sysctl that makes a network stack a router."""

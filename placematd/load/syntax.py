@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .describe import quote
+from ..describe import quote
 
 
 class Explanation(NamedTuple):

@@ -4,7 +4,7 @@ import re
 from bisect import bisect_right
 from pathlib import Path
 
-from .errors import Mark, Mistake
+from ..errors import Mark, Mistake
 
 MAX_BYTES = 16 * 1024 * 1024
 """The same limit as placemat v2 has for a document (spec 1.1); a cluster of 10,000 nodes takes about 5 MiB."""

@@ -11,9 +11,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Literal, cast, get_args, get_origin, get_type_hints
 
-from .describe import KINDS, Resource, closest, key_of, one_line, part_label, quote
-from .errors import Mark, Mistake
-from .models import Marks, Rule
+from ..describe import KINDS, Resource, closest, key_of, one_line, part_label, quote
+from ..errors import Mark, Mistake
+from ..models import Marks, Rule
 from .tree import Mapping as TreeMapping
 from .tree import Scalar, Sequence, Tree, as_int, found, is_null, is_octal
 from .values import Nothing, Reader, Unfit, reader_of, resolve, stand_in, text

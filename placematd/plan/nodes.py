@@ -4,15 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import qemu
-from .errors import PlacematError
-from .facts import QEMU_USER, Accelerator, Host, Ovmf, Settings
-from .models import Cluster, HostPathVolume, Node, Smbios, Volume
-from .names import NodePaths, console_unit, default_serial, mac_address, node_paths, node_uuid, slice_unit, tap_name
-from .names import node_unit as node_unit_name
-from .names import tpm_unit as tpm_unit_name
-from .plan_apps import SECOND
-from .plan_confinement import (
+from .. import qemu
+from ..errors import PlacematError
+from ..facts import QEMU_USER, Accelerator, Host, Ovmf, Settings
+from ..models import Cluster, HostPathVolume, Node, Smbios, Volume
+from ..names import NodePaths, console_unit, default_serial, mac_address, node_paths, node_uuid, slice_unit, tap_name
+from ..names import node_unit as node_unit_name
+from ..names import tpm_unit as tpm_unit_name
+from ..resources import Key, Tap, UnitResource, VolumeFile
+from ..unit import Property, Unit, command
+from .apps import SECOND
+from .confinement import (
     CONFIGURATION,
     devices,
     hidden,
@@ -22,11 +24,9 @@ from .plan_confinement import (
     volume_roots,
     volumes_view,
 )
-from .plan_console import journal_fields
-from .plan_network import bridge_keys
-from .plan_volumes import efivars, firmware, node_volumes, tpm_state, volume_file
-from .resources import Key, Tap, UnitResource, VolumeFile
-from .unit import Property, Unit, command
+from .console import journal_fields
+from .network import bridge_keys
+from .volumes import efivars, firmware, node_volumes, tpm_state, volume_file
 
 RUN = Path("/run")
 CREDENTIALS = RUN / "credentials"

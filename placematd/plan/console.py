@@ -4,12 +4,12 @@ QEMU writes the console to a FIFO as well. A socket unit holds the FIFO open, so
 reads, and starts a filter with the first byte. Neither needs placematd.
 """
 
-from .facts import QEMU_USER, Settings
-from .models import Cluster, Node
-from .names import console_unit, node_paths, slice_unit
-from .plan_confinement import hidden, unprivileged
-from .resources import UnitResource
-from .unit import Unit, command
+from ..facts import QEMU_USER, Settings
+from ..models import Cluster, Node
+from ..names import console_unit, node_paths, slice_unit
+from ..resources import UnitResource
+from ..unit import Unit, command
+from .confinement import hidden, unprivileged
 
 PLAIN_TEXT = (
     r"s#\x1b\[[0-9\x3b]*[Hf]#\n#g",  # the cursor goes to another place: another line
@@ -22,7 +22,7 @@ PLAIN_TEXT = (
 )
 """Expressions of sed(1) (-E, in the C locale) that turn what a terminal understands into lines of a log.
 
-Without dollar signs and semicolons: see `plan_apps.FRAGILE`.
+Without dollar signs and semicolons: see `apps.FRAGILE`.
 """
 
 
