@@ -311,7 +311,7 @@ class Systemd:
             future.set_result(result)
 
     def _on_unit_removed(self, _: str, name: str, path: str) -> None:
-        """A unit was unloaded, or systemd reloads (daemon-reload): then it says so of every unit, and loads it again."""
+        """A unit was unloaded; or systemd reloads (daemon-reload), and says so of units that it loads again."""
         if name not in self._removals and name not in self._states:
             return
         try:
