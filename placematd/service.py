@@ -11,8 +11,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from . import plan as planning
@@ -21,22 +20,22 @@ from .api import PowerRequest
 from .apply import Applier
 from .bmc import BmcAddresses
 from .console import ConsoleHub
-from .errors import InvalidCluster, Mistake, NotFound, PlacematError, StepError, WrongState
+from .errors import InvalidCluster, NotFound, PlacematError, StepError, WrongState
 from .events import Events
-from .facts import Host, Settings
+from .facts import Settings
 from .firewall_watch import FirewallWatch, mend
 from .forwards import Forwards
-from .host import forward_chains, missing_tools, observe_host
+from .host import forward_chains
 from .models import Cluster
 from .names import run_directory, service_unit, slice_unit
 from .nodes import NodeControl, unit_state
 from .plan import NodePlan, Plan
-from .reading import read
 from .reconcile import Changes, compare
 from .resources import Kind, UnitResource
-from .status import Json, failed_units, namespace_json, networks_json, node_json
+from .status import Json, changes_json, failed_units, namespace_json, networks_json, node_json, summary
 from .storage import Storage, kept_for_starting, volumes_of
 from .systemd import Systemd, UnitState
+from .wanted import Wanted, read_wanted
 
 log = logging.getLogger("placematd")
 
@@ -45,25 +44,6 @@ UP = ("running", "degraded")
 
 SETTLE_SECONDS = 1.0
 """How long after a change of a unit the cluster's state is told."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the files ask for, decided for this host."""
-
-    cluster: Cluster
-    warnings: tuple[Mistake, ...]
-    host: Host
-    plan: Plan
-
-
-def cluster_files(settings: Settings) -> tuple[Path, ...]:
-    """The cluster's files: from the settings, or /etc/placemat/NAME.yml, or /etc/placemat/NAME/*.yml."""
-    if settings.files:
-        return settings.files
-    single = Path("/etc/placemat") / f"{settings.cluster}.yml"
-    several = tuple(sorted((Path("/etc/placemat") / settings.cluster).glob("*.yml")))
-    return several if several and not single.exists() else (single,)
 
 
 class Service:
@@ -205,21 +185,12 @@ class Service:
 
     async def _read(self) -> Wanted:
         self._report_step("reading the cluster files")
-        settings = self.settings
-        files = cluster_files(settings)
-        bare = Cluster(name=settings.cluster)
-        host = await asyncio.to_thread(observe_host, settings, bare)
-        cluster, warnings = await asyncio.to_thread(
-            lambda: read(files, settings.cluster, bridges=host.bridges, run_dir=settings.run_dir)
-        )
-        host = await asyncio.to_thread(observe_host, settings, cluster)
-        for warning in warnings:
+        wanted = await asyncio.to_thread(read_wanted, self.settings)
+        for warning in wanted.warnings:
             self.events.publish("warning", str(warning))
-        if missing := missing_tools(cluster):
-            raise PlacematError("\n".join(map(str, missing)))
-        if cluster.nodes:
-            self.events.publish("state", f"acceleration: {host.accelerator_reason}")
-        return Wanted(cluster, warnings, host, planning.plan(cluster, host, settings))
+        if wanted.cluster.nodes:
+            self.events.publish("state", f"acceleration: {wanted.host.accelerator_reason}")
+        return wanted
 
     def _adopt(self, wanted: Wanted) -> None:
         """Have a control for each node of the plan, in its order, keeping those that are there."""
@@ -398,10 +369,7 @@ class Service:
 
     def summary(self) -> str:
         """One line: what is up."""
-        on = sum(control.power == "On" for control in self._nodes.values())
-        cluster = self._require().cluster
-        parts = [count(len(cluster.networks), "network"), count(len(cluster.namespaces), "namespace")]
-        return ", ".join([*parts, f"{on} of {count(len(self._nodes), 'node')} on"])
+        return summary(self._require().cluster, self._nodes.values())
 
     def fail(self, error: BaseException) -> None:
         """Note why the cluster is not up, for status and journal; a file's mistakes get a line each."""
@@ -482,18 +450,3 @@ class Service:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things: 1 network, 2 networks."""
-    return f"{number} {noun}" + ("s" if number != 1 else "")
-
-
-def changes_json(changes: Changes) -> list[dict[str, str]]:
-    """Changes for the API; a replacement, which is two steps, is told once."""
-    replaced = {change.key for change in changes.create}
-    removed = [change for change in changes.remove if change.key not in replaced]
-    return [
-        {"action": change.action, "resource": str(change.key), "reason": change.reason}
-        for change in (*removed, *changes.create, *changes.keep)
-    ]

@@ -1,11 +1,12 @@
 """What the API shows of a cluster, as JSON-able dictionaries; pure functions of plan, unit states and nodes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .models import Cluster, NetworkNamespace
 from .names import app_unit
 from .nodes import NodeControl
+from .reconcile import Changes
 from .unit import shell_line
 
 Json = dict[str, Any]
@@ -75,3 +76,25 @@ def networks_json(cluster: Cluster) -> list[Json]:
 def failed_units(unit_states: Mapping[str, str]) -> Iterable[str]:
     """Units that failed or have to be started again and again: with any of them a running cluster is degraded."""
     return (unit for unit, state in unit_states.items() if state in ("failed", "auto-restart"))
+
+
+def summary(cluster: Cluster, nodes: Collection[NodeControl]) -> str:
+    """One line: what is up."""
+    on = sum(node.power == "On" for node in nodes)
+    parts = [count(len(cluster.networks), "network"), count(len(cluster.namespaces), "namespace")]
+    return ", ".join([*parts, f"{on} of {count(len(nodes), 'node')} on"])
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: 1 network, 2 networks."""
+    return f"{number} {noun}" + ("s" if number != 1 else "")
+
+
+def changes_json(changes: Changes) -> list[dict[str, str]]:
+    """Changes for the API; a replacement, which is two steps, is told once."""
+    replaced = {change.key for change in changes.create}
+    removed = [change for change in changes.remove if change.key not in replaced]
+    return [
+        {"action": change.action, "resource": str(change.key), "reason": change.reason}
+        for change in (*removed, *changes.create, *changes.keep)
+    ]

@@ -25,7 +25,7 @@ LAYERS = {
     "systemd udp_relay unit_log units volume",
     # serving
     4: "__init__ __main__ adapters api api_v2 apply bmc console firewall_watch guest nodes relay service status "
-    "storage",
+    "storage wanted",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
