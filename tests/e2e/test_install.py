@@ -16,7 +16,11 @@ INSTALLED = (
 
 
 def test_install_then_the_service_as_readme_has_it_then_uninstall(root_sandbox) -> None:
-    run, sh = root_sandbox.run, root_sandbox.sh
+    run = root_sandbox.run
+
+    def sh(script: str) -> str:
+        return str(root_sandbox.sh(f"export PATH=/usr/local/bin:$PATH; {script}"))
+
     sh("rm -rf /etc/systemd/system/placemat@.service*; systemctl daemon-reload; touch /run/before; sleep 0.01")
 
     sh(f"make -C {REPOSITORY} install")

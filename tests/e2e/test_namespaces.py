@@ -25,7 +25,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 REPOSITORY = Path(__file__).parents[2]
 CLI = str(REPOSITORY / ".venv/bin/placemat-cli")
 EXAMPLES = REPOSITORY / "examples"
-HERE = Path(__file__).parent / "namespaces"
+FILES = Path(__file__).parent / "namespaces"
+HERE = Path("/run/test-namespaces")
+"""Where a sandbox has a copy of FILES that everybody may read, wherever the clone is: an app runs as nobody."""
+
 BOOT_SECONDS = 400.0
 BGP_SECONDS = 60.0
 
@@ -35,6 +38,7 @@ def box() -> Iterator[Box]:
     images()
     with as_root() as sandbox:
         sandbox.sh("command -v birdc dnsmasq")
+        sandbox.sh(f"cp -R {FILES} {HERE}; chmod -R a+rX {HERE}")
         mount_run_netns(sandbox)
         yield sandbox
 
