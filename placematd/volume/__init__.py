@@ -67,7 +67,9 @@ class Volumes:
             with alone(resource.path.parent):
                 self._make(resource, cluster)
         except OSError as error:
-            raise StepError(f"make {resource.key}", f"{error.filename}: {error.strerror}") from error
+            raise StepError(
+                f"make {resource.key}", ": ".join(filter(None, (error.filename, error.strerror)))
+            ) from error
 
     def remove(self, mark: OwnerMark) -> None:
         """Do nothing: volumes outlive their cluster. `reset_volume` deletes one."""
