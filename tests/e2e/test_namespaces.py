@@ -38,13 +38,13 @@ def box() -> Iterator[Box]:
     images()
     with as_root() as sandbox:
         sandbox.sh("command -v birdc dnsmasq")
-        sandbox.sh(f"cp -R {FILES} {HERE}; chmod -R a+rX {HERE}")
-        mount_run_netns(sandbox)
+        prepare(sandbox)
         yield sandbox
 
 
-def mount_run_netns(box: Box) -> None:
-    """It stays mounted after the last namespace is gone, as iproute2 leaves it."""
+def prepare(box: Box) -> None:
+    """Copy the files, and have /run/netns mounted, as iproute2 leaves it when the last namespace is gone."""
+    box.sh(f"cp -R {FILES} {HERE}; chmod -R a+rX {HERE}")
     box.sh("ip netns add first; ip netns delete first")
 
 
@@ -224,7 +224,7 @@ def test_apps_have_user_directory_environment_and_the_namespaces_view(fields: Bo
 
 def test_an_ordinary_users_apps_have_the_same_view() -> None:
     with as_user() as box:
-        mount_run_netns(box)
+        prepare(box)
         with fields_up(box):
             links, *files = messages(box, "PLACEMAT_CLUSTER=fields", "PLACEMAT_APP=late")[3:]
     assert "/sys/class/net/eth0" in links and "/sys/class/net/link" not in links
