@@ -25,8 +25,9 @@ from placematd.models import (
     RawVolume,
     Smbios,
 )
+from placematd.network import Namespaces
 from placematd.plan import Plan, plan
-from placematd.resources import Tap, UnitResource, VolumeFile
+from placematd.resources import Netns, Tap, UnitResource, VolumeFile
 from placematd.systemd import Systemd
 from placematd.unit import exec_argv
 from placematd.units import Units
@@ -36,7 +37,8 @@ DEADLINE_SECONDS = 30
 WORDS = ("$HOME", "${PATH}", "$$", "a; b", "`id`", "100%", "%n", 'say "hi"', "it's", "\\x41")
 
 INIT = """#!/bin/sh
-echo "init of $PLACEMAT_CLUSTER $PLACEMAT_NETNS in $(pwd) sees $(ls /run/netns | wc -l) and $(ip -br link | wc -l) link"
+links=$(ip -br link | wc -l)
+echo "init of $PLACEMAT_CLUSTER $PLACEMAT_NETNS in $(pwd) sees $(ls /run/netns | wc -l) and $links links"
 """
 CLUSTER = Cluster(
     name="my-dc",
@@ -121,7 +123,7 @@ def prepare(planned: Plan) -> None:
         (SCRATCH / name).chmod(0o755)
     (SCRATCH / "ignition").write_text("{}")
     (SCRATCH / "ignition").chmod(0o600)
-    sh("ip link add br0 type bridge; ip link set br0 up; ip netns add tor-1")
+    sh("ip link add br0 type bridge; ip link set br0 up")
     for share in (SCRATCH / "ro", SCRATCH / "rw"):
         sh(f"mkdir --parents --mode=700 {share}; echo secret > {share}/file; chmod 600 {share}/file")
     for resource in planned.resources:
@@ -130,6 +132,8 @@ def prepare(planned: Plan) -> None:
             make = f"qemu-img create -q -f {resource.format} {resource.path} {resource.size}"
             sh(f"mkdir {resource.path}" if resource.form == "state" else make)
             sh(f"chown {QEMU_USER} {resource.path}")
+        if isinstance(resource, Netns):
+            Namespaces().create(resource, CLUSTER.name)
         if isinstance(resource, Tap):
             sh(f"ip tuntap add {resource.name} mode tap user {resource.user} vnet_hdr; ip link set {resource.name} up")
 
@@ -192,7 +196,7 @@ BY_APP = "PLACEMAT_CLUSTER=my-dc", "PLACEMAT_NETNS=tor-1"
 
 def test_init_script_runs_in_the_namespace() -> None:
     (line,) = journal(*BY_APP, "SYSLOG_IDENTIFIER=tor-1-init")
-    assert line == f"init of my-dc tor-1 in {SCRATCH} sees 1 and 1 link"
+    assert line == f"init of my-dc tor-1 in {SCRATCH} sees 1 and 2 links"
 
 
 def test_arguments_arrive_as_written() -> None:
