@@ -424,14 +424,22 @@ def test_a_disk_that_could_not_be_used_is_refused_and_nothing_else_changes(again
 # -- the cache and the volumes of a cluster that is down --------------------------------------------------------------
 
 
+PYTHON = str(Path(CLI).with_name("python"))
+AS_A_USER = """
+import os, sys
+from placemat_cli.__main__ import main
+os.setgroups([]); os.setgid(1000); os.setuid(1000)
+sys.exit(main())
+"""
+"""placemat-cli, no longer root once it is loaded: the clone may be one that only root may read."""
+
+
 def test_images_and_volumes_of_a_cluster_that_is_down(again: Lab) -> None:
     box = again.box
     down(box)
     assert by_name(box)["cow/root"]["exists"]
-    user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
-    readable = box.run([*user, "test", "-r", CLI], check=False).returncode == 0
-    for words in (["volume", "list"], ["image", "prune"]) if readable else ():  # not where the clone is root's alone
-        refused = box.run([*user, CLI, "--cluster", CLUSTER, *words], check=False)
+    for words in (["volume", "list"], ["image", "prune"]):
+        refused = box.run([PYTHON, "-c", AS_A_USER, "--cluster", CLUSTER, *words], check=False)
         assert refused.returncode == 1 and "ermission denied (be root)" in refused.stderr
     assert json.loads(box.run([CLI, "image", "prune", "--json"]).stdout) == []
     box.sh(f"rm /run/placemat/{CLUSTER}.conf")
