@@ -39,10 +39,17 @@ class Mistake:
     severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
+        return f"{self.mark}: {'warning: ' if self.severity == 'warning' else ''}{self._what}"
+
+    @property
+    def text(self) -> str:
+        """As `str`, for where the severity is told already."""
+        return f"{self.mark}: {self._what}"
+
+    @property
+    def _what(self) -> str:
         subject = f"{self.subject}: " if self.subject else ""
-        warning = "warning: " if self.severity == "warning" else ""
-        hint = f" ({self.hint})" if self.hint else ""
-        return f"{self.mark}: {warning}{subject}{self.message}{hint}"
+        return subject + self.message + (f" ({self.hint})" if self.hint else "")
 
 
 class PlacematError(Exception):

@@ -187,7 +187,7 @@ class Service:
         self._report_step("reading the cluster files")
         wanted = await asyncio.to_thread(read_wanted, self.settings)
         for warning in wanted.warnings:
-            self.events.publish("warning", str(warning))
+            self.events.publish("warning", warning.text)
         if wanted.cluster.nodes:
             self.events.publish("state", f"acceleration: {wanted.host.accelerator_reason}")
         return wanted
