@@ -18,7 +18,7 @@ from . import plan as planning
 from .adapter import Adapter
 from .api import PowerRequest
 from .apply import Applier
-from .bmc import BmcAddresses
+from .baseboard.addresses import BmcAddresses
 from .console import ConsoleHub
 from .errors import InvalidCluster, NotFound, PlacematError, StepError, WrongState
 from .events import Events

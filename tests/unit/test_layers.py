@@ -24,8 +24,8 @@ LAYERS = {
     3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp run sysctl "
     "systemd udp_relay unit_log units volume",
     # serving
-    4: "__init__ __main__ adapters api api_v2 apply bmc console firewall_watch guest nodes relay service status "
-    "storage wanted",
+    4: "__init__ __main__ adapters api api_v2 apply baseboard bmc console firewall_watch guest nodes relay service "
+    "status storage wanted",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
@@ -37,6 +37,7 @@ HOMES = {
     "tornado": "__main__ api api_v2 bmc console guest relay service",
     "sdnotify": "__main__ service",
     "pyghmi": "bmc",
+    "cryptography": "bmc baseboard",
 }
 """Libraries, and the modules (or packages) of placematd that may import them."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from placematd.bmc import REFUSALS_AT_ONCE, BmcAddresses
+from placematd.baseboard.addresses import REFUSALS_AT_ONCE, BmcAddresses
 from placematd.events import Event, Events
 from placematd.models import Cluster, Network, Node
 

@@ -1,0 +1,1 @@
+"""The BMC of a node: IPMI 2.0 and Redfish over one `Machine`, in a process of its own without any privilege."""

@@ -1,0 +1,1 @@
+"""Redfish (DMTF DSP0266): the HTTPS service on TCP 443."""
