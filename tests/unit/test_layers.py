@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = {
     # vocabulary
-    0: "errors models names unit resources facts",
+    0: "errors models names unit resources facts credentials",
     # reading
     1: "describe load validate schema reading",
     # deciding

@@ -1,0 +1,36 @@
+"""What names, passwords and roles of BMC users may be: the cluster file, IPMI and Redfish all keep to these.
+
+The limits are IPMI's (IPMI 2.0 sections 22.28 and 22.30), since one account serves both protocols.
+"""
+
+from typing import Literal
+
+Role = Literal["Administrator", "Operator", "ReadOnly"]
+
+NAME_BYTES = 16
+PASSWORD_BYTES = 20
+FIRST_SLOT, LAST_SLOT = 2, 15
+"""IPMI user ids; 1 is the nameless user, which stays disabled."""
+
+
+def name_problem(name: str) -> str:
+    """Why a user cannot have this name, "" if it can; the text goes after the name.
+
+    HTTP's Basic authentication ends a name at a colon (RFC 7617).
+    """
+    if not name:
+        return "is empty"
+    if len(name.encode(errors="surrogatepass")) > NAME_BYTES:
+        return f"is longer than {NAME_BYTES} bytes, which is all that IPMI has for a user name"
+    if not name.isprintable() or name != name.strip():
+        return "has control characters or spaces around it"
+    return "has a colon, which HTTP's Basic authentication cannot send" if ":" in name else ""
+
+
+def password_problem(password: str) -> str:
+    """Why a user cannot have this password, "" if it can; never the password itself."""
+    if not password:
+        return "is empty"
+    if len(password.encode(errors="surrogatepass")) > PASSWORD_BYTES:
+        return f"is longer than {PASSWORD_BYTES} bytes, which is all that IPMI has for a password"
+    return "" if password.isprintable() else "has control characters"
