@@ -1,0 +1,226 @@
+"""Between QEMU's IPMI device and the BMC's process: the guest's requests, one at a time.
+
+QEMU listens at one end and lives as long as the guest; at the other end systemd listens and starts the BMC's process
+when somebody connects. So nothing is connected there until the guest asks, and an idle BMC costs no process.
+
+A guest is not trusted: whatever it sends, memory, time and journal stay bounded. Its driver waits for each answer
+(QEMU gives one itself after 4 s: completion code C3), so answering late slows it down and loses nothing.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from ..bmc.ipmi.vm import Control, ControlCode, Decoder, Fault, Message
+from ..chardev import Chardev
+from ..guest import Allowance
+
+READ_BYTES = 4096
+BURST_REQUESTS = 500
+REQUESTS_PER_SECOND = 200.0
+PAUSE_SECONDS = 0.05
+
+REPLY_SECONDS = 30.0
+"""How long a BMC may take before it counts as dead; the guest has stopped waiting long before."""
+
+ATTEMPTS = 3
+"""How many processes are asked, where one after the other ends without having read the request."""
+
+REPORT_SECONDS = 60.0
+
+NOT_READY = 0xD2
+"""Completion code "BMC initialization in progress" (IPMI 2.0 table 5-2): what QEMU says as well without a BMC."""
+
+HELLO = {ControlCode.VERSION, ControlCode.CAPABILITIES}
+FROM_BMC = {
+    ControlCode.NO_ATTENTION,
+    ControlCode.ATTENTION,
+    ControlCode.ATTENTION_INTERRUPT,
+    ControlCode.ENABLE_INTERRUPT,
+    ControlCode.DISABLE_INTERRUPT,
+}
+"""What a BMC may tell QEMU. Power is not among it: that goes through the machine, which keeps account of it."""
+
+log = logging.getLogger("placematd")
+
+
+ToGuest = Callable[[bytes], Awaitable[None]]
+
+
+class Unread(Exception):
+    """The BMC's process ended before it read the request."""
+
+
+class Died(Exception):
+    """The BMC's process ended, or did not answer, after it may have begun with the request."""
+
+
+class BmcConnection:
+    """One connection to the BMC's process; `to_guest` is awaited with what goes to QEMU."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to_guest: ToGuest) -> None:
+        self._reader, self._writer, self._to_guest = reader, writer, to_guest
+        self._sequence = 0
+        self._answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answered.set_result(None)
+        self._task = asyncio.create_task(self._read(), name="read a BMC's answers")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not closed the connection, as far as can be known."""
+        return not (self._task.done() or self._reader.at_eof() or self._reader.exception())
+
+    def tell(self, control: Control) -> None:
+        """Pass on what QEMU says about its interface."""
+        self._writer.write(control.encode())
+
+    async def ask(self, request: Message) -> None:
+        """Have a request answered; returns when the reply has gone to the guest. Raises Unread or Died."""
+        if not self.alive:
+            raise Unread("its process has ended")
+        self._sequence = request.sequence
+        self._answered = asyncio.get_running_loop().create_future()
+        self._writer.write(request.encode())
+        try:
+            async with asyncio.timeout(REPLY_SECONDS):
+                await self._answered
+        except TimeoutError:
+            raise Died(f"no answer within {REPLY_SECONDS:g} s") from None
+
+    def abort(self) -> None:
+        """Close, whatever is under way."""
+        self._writer.transport.abort()
+
+    async def _read(self) -> None:
+        end: Exception = Died("its process has ended")
+        decoder = Decoder()
+        try:
+            while data := await self._reader.read(READ_BYTES):
+                for item in decoder.feed(data):
+                    await self._pass_on(item)
+        except OSError:
+            # A Unix socket says ECONNRESET or EPIPE where its other end was closed, or closed for reading, with
+            # something unread; what was read and not answered ends in a plain end of file.
+            end = Unread("its process has ended")
+        finally:
+            self._writer.transport.abort()
+            if not self._answered.done():
+                self._answered.set_exception(end)
+
+    async def _pass_on(self, item: Message | Control | Fault) -> None:
+        if isinstance(item, Control) and item.code in FROM_BMC:
+            await self._to_guest(Control(item.code).encode())
+        elif isinstance(item, Message) and item.sequence == self._sequence and not self._answered.done():
+            await self._to_guest(item.encode())
+            self._answered.set_result(None)
+
+
+class InBandRelay:
+    """A node's IPMI device: QEMU's socket at `qemu_path`, the BMC's at `bmc_path`.
+
+    A request that no BMC answered gets NOT_READY. One that a BMC may have begun with is not asked twice.
+    `report` is called with what goes wrong, at most once a minute each.
+    """
+
+    def __init__(
+        self,
+        qemu_path: Path,
+        bmc_path: Path,
+        report: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._qemu_path, self._bmc_path = qemu_path, bmc_path
+        self._report_to, self._clock = report or self._log, clock
+        self._chardev = Chardev(qemu_path, self._on_data, self._on_end, READ_BYTES)
+        self._allowance = Allowance(BURST_REQUESTS, REQUESTS_PER_SECOND, clock)
+        self._decoder = Decoder()
+        self._hello: dict[int, Control] = {}
+        self._next: Message | None = None
+        self._wake = asyncio.Event()
+        self._bmc: BmcConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._reported: dict[str, float] = {}
+
+    def attach(self) -> None:
+        """QEMU runs: connect, in the background, unless connected."""
+        self._chardev.attach()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(), name=f"serve {self._qemu_path}")
+
+    async def detach(self) -> None:
+        """Let go of QEMU and of the BMC; a guest that waits is told by QEMU that there is no BMC now."""
+        await self._chardev.detach()
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._forget()
+
+    async def _on_data(self, data: bytes) -> None:
+        for item in self._decoder.feed(data):
+            if isinstance(item, Message):
+                self._next = item  # instead of one that waits: QEMU sends another only when it gave that one up
+                self._wake.set()
+            elif isinstance(item, Fault):
+                self._report(f"a message of the IPMI device was ignored: {item.reason}")
+            elif item.code in HELLO:
+                self._hello[item.code] = item
+
+    def _on_end(self, reason: str) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """QEMU has gone: the next one begins with a hello of its own."""
+        self._decoder, self._hello, self._next = Decoder(), {}, None
+        if self._bmc:
+            self._bmc.abort()
+            self._bmc = None
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while not self._allowance.take():
+                self._report(f"the guest asks its BMC more than {REQUESTS_PER_SECOND:g} times a second; it has to wait")
+                await asyncio.sleep(PAUSE_SECONDS)
+            request, self._next = self._next, None
+            if request:
+                await self._answer(request)
+
+    async def _answer(self, request: Message) -> None:
+        try:
+            await self._ask(request)
+        except (OSError, Unread, Died) as error:
+            self._report(f"the BMC did not answer the guest: {error}")
+            if self._bmc:
+                self._bmc.abort()
+            await self._chardev.write(request.reply(NOT_READY).encode())
+
+    async def _ask(self, request: Message) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                bmc = await self._connected()
+                return await bmc.ask(request)
+            except Unread:
+                if attempt == ATTEMPTS - 1:
+                    raise
+        return None
+
+    async def _connected(self) -> BmcConnection:
+        """The BMC's process, started where there is none. Raises OSError."""
+        if not (self._bmc and self._bmc.alive):
+            reader, writer = await asyncio.open_unix_connection(self._bmc_path, limit=READ_BYTES)
+            self._bmc = BmcConnection(reader, writer, self._chardev.write)
+            for control in self._hello.values():
+                self._bmc.tell(control)
+        return self._bmc
+
+    def _report(self, problem: str) -> None:
+        now = self._clock()
+        if now - self._reported.get(problem, -REPORT_SECONDS) >= REPORT_SECONDS:
+            self._reported[problem] = now
+            self._report_to(problem)
+
+    def _log(self, problem: str) -> None:
+        log.warning("%s: %s", self._qemu_path, problem)
