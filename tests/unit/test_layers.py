@@ -17,12 +17,12 @@ LAYERS = {
     # vocabulary
     0: "errors models names unit resources facts credentials",
     # reading
-    1: "describe load validate schema reading",
+    1: "bmc_address bmc_settings describe load validate schema reading",
     # deciding
     2: "plan qemu reconcile forward render render_unit ruleset",
     # doing
     3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp run sysctl "
-    "systemd udp_relay unit_log units volume",
+    "systemd udp_relay unit_log units varlink volume",
     # serving
     4: "__init__ __main__ adapters api api_v2 apply baseboard bmc console firewall_watch guest nodes relay service "
     "status storage wanted",
