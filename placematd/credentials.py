@@ -34,3 +34,16 @@ def password_problem(password: str) -> str:
     if len(password.encode(errors="surrogatepass")) > PASSWORD_BYTES:
         return f"is longer than {PASSWORD_BYTES} bytes, which is all that IPMI has for a password"
     return "" if password.isprintable() else "has control characters"
+
+
+def password_in(data: bytes) -> str:
+    """The password in a file or systemd credential: its text without the line end. Raises ValueError, which tells what
+    is wrong and never what was read."""
+    try:
+        password = data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("what it holds is not UTF-8 text") from None
+    password = password.removesuffix("\n").removesuffix("\r")
+    if problem := password_problem(password):
+        raise ValueError(f"what it holds {problem}")
+    return password

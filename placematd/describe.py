@@ -5,12 +5,13 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
-from .models import Cluster, DeviceClass, Image, Network, NetworkNamespace, Node
+from .models import Cluster, ClusterSettings, DeviceClass, Image, Network, NetworkNamespace, Node
 
-Resource = Network | NetworkNamespace | Node | Image | DeviceClass
+Resource = Network | NetworkNamespace | Node | Image | DeviceClass | ClusterSettings
 
 KINDS: dict[str, type[Resource]] = {
-    record.__name__: record for record in (Network, NetworkNamespace, Node, Image, DeviceClass)
+    **{record.__name__: record for record in (Network, NetworkNamespace, Node, Image, DeviceClass)},
+    "Cluster": ClusterSettings,
 }
 """Resource kinds, as `kind` in the file names them."""
 
@@ -24,11 +25,17 @@ def resources(cluster: Cluster) -> Iterator[Resource]:
     yield from cluster.nodes
     yield from cluster.images
     yield from cluster.device_classes
+    yield from cluster.settings
+
+
+def kind_of(resource: Resource) -> str:
+    """The `kind` of a resource."""
+    return next(kind for kind, record in KINDS.items() if isinstance(resource, record))
 
 
 def subject(resource: Resource) -> str:
-    """ "Kind name", or only the kind where the name could not be read."""
-    return one_line(f"{type(resource).__name__} {resource.name}".rstrip())
+    """ "Kind name", or only the kind where it has no name or that could not be read."""
+    return one_line(f"{kind_of(resource)} {resource.name}".rstrip())
 
 
 def part_label(field_name: str, index: int, name: str) -> str:
@@ -77,13 +84,15 @@ def closest(text: str, known: frozenset[str]) -> str:
 
 
 def parts(record: object) -> Iterator[tuple[str, object]]:
-    """The records inside a record, each with its label."""
+    """The records inside a record and inside those, each with its label."""
     for item in fields(record):  # type: ignore[arg-type]
         value = getattr(record, item.name)
         if is_dataclass(value):
             yield item.name, value
+            yield from parts(value)
         elif isinstance(value, tuple):
             for index, element in enumerate(value):
                 if is_dataclass(element):
                     name = str(getattr(element, "name", getattr(element, "to", "")))
                     yield part_label(item.name, index, name), element
+                    yield from parts(element)

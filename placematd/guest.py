@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
+from .bmc_address import address_problem
 from .chardev import Chardev
 from .errors import PlacematError
-from .models import Cluster, IPAddress, IPInterface
+from .models import Cluster, IPAddress
 
 LINE_BYTES = 256
 READ_BYTES = 4096
@@ -148,37 +149,7 @@ def parse_address(line: bytes) -> IPAddress:
         raise ValueError(f"{text[:40]!r} is not an IP address") from None
 
 
-def check_address(address: IPAddress, cluster: Cluster, taken: Mapping[str, str]) -> None:
-    """Raise PlacematError unless a BMC can have the address; `taken` maps addresses of other BMCs to their nodes."""
-    bmc_addresses = [item for network in cluster.networks if network.type == "bmc" for item in network.all_addresses]
-    if not bmc_addresses:
-        raise PlacematError(f"{address}: the cluster has no network of type bmc with an address")
-    subnets = [item.network for item in bmc_addresses if address in item.network]
-    if not subnets:
-        expected = ", ".join(str(item.network) for item in bmc_addresses)
-        raise PlacematError(f"{address}: not in a network of type bmc (expected one of {expected})")
-    for subnet in subnets:
-        if subnet.prefixlen < subnet.max_prefixlen - 1:
-            if address == subnet.network_address:
-                raise PlacematError(f"{address}: this is the address of the network {subnet} itself")
-            if address.version == 4 and address == subnet.broadcast_address:
-                raise PlacematError(f"{address}: this is the broadcast address of {subnet}")
-    if user := _user_of(address, cluster) or _node_text(taken.get(str(address))):
-        raise PlacematError(f"{address}: used by {user} already")
-
-
-def _user_of(address: IPAddress, cluster: Cluster) -> str:
-    """Who in the cluster file has an address, or ""."""
-    users: list[tuple[str, tuple[IPInterface, ...]]] = [
-        *((f"the bridge of network {network.name}", network.all_addresses) for network in cluster.networks),
-        *(
-            (f"network namespace {namespace.name}", interface.addresses)
-            for namespace in cluster.namespaces
-            for interface in namespace.interfaces
-        ),
-    ]
-    return next((user for user, addresses in users if address in (item.ip for item in addresses)), "")
-
-
-def _node_text(node: str | None) -> str:
-    return f"the BMC of node {node}" if node else ""
+def check_address(address: IPAddress, cluster: Cluster, taken: Mapping[str, str], node: str = "") -> None:
+    """Raise PlacematError unless the BMC of `node` can have the address; see `address_problem`."""
+    if problem := address_problem(address, cluster, taken, node):
+        raise PlacematError(f"{address}: {problem}")

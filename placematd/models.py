@@ -5,11 +5,13 @@ The key of a field is its name with dashes (`use_nat` is `use-nat`), the sentenc
 Every record keeps where its fields stand (`marks`, see `Marks`), which takes no part in comparison.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from .credentials import Role
 from .errors import NOWHERE, Mark
 
 IPInterface = IPv4Interface | IPv6Interface
@@ -202,6 +204,64 @@ class DeviceClass:
     marks: Marks = marks()
 
 
+# -- BMC --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class BmcUser:
+    """An account that a BMC has at first; IPMI and Redfish can change it and add others."""
+
+    key_hints: ClassVar[Mapping[str, str]] = {
+        "password": "no place for secrets: write it to a file that root alone reads, and name that with password-file",
+    }
+
+    name: str = doc("Name of the user: at most 16 bytes, which is all that IPMI has, and no colon.")
+    role: Role = doc("What the user may do: IPMI's privilege levels are ADMINISTRATOR, OPERATOR and USER.")
+    password_file: Path | None = doc(
+        "File that holds the password (at most 20 bytes); root alone reads it.", default=None
+    )
+    password_credential: str = doc("Systemd credential of placematd's unit that holds the password.", NAME, default="")
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BmcCertificate:
+    """A certificate of one's own for HTTPS."""
+
+    certificate: Path = doc("PEM file with the certificate and those that lead to its CA.")
+    key: Path = doc("PEM file with the private key.")
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterBmc:
+    """What all BMCs of a cluster have in common."""
+
+    users: tuple[BmcUser, ...] = doc("Accounts of each BMC; without any it is cybozu with password cybozu.", default=())
+    ipmi: bool = doc("Speak IPMI besides Redfish, over the network and to the guest.", default=True)
+    media_directory: Path | None = doc(
+        "Directory of the host whose images BMCs may insert as virtual media; without it only URLs can be named.",
+        default=None,
+    )
+    certificate: BmcCertificate | None = doc(
+        "Certificate for HTTPS instead of one from the cluster's own CA.", default=None
+    )
+    marks: Marks = marks()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeBmc:
+    """The BMC of one node, as far as it differs from the others."""
+
+    address: IPAddress | None = doc(
+        "Address in a network of type bmc; without it the guest has to tell one before the BMC can be reached.",
+        default=None,
+    )
+    users: tuple[BmcUser, ...] = doc("Accounts of this BMC, instead of those of kind Cluster.", default=())
+    ipmi: bool | None = doc("Speak IPMI; default is what kind Cluster says.", default=None)
+    marks: Marks = marks()
+
+
 # -- Node -------------------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +379,7 @@ class Node:
     uefi: bool = doc("Boot with UEFI firmware instead of a BIOS.", default=False)
     tpm: bool = doc("Give the node a TPM 2.0.", default=False)
     smbios: Smbios = doc("System information that the guest sees.", default=Smbios())
+    bmc: NodeBmc = doc("The node's BMC.", default=NodeBmc())
     marks: Marks = marks()
 
     @property
@@ -328,6 +389,23 @@ class Node:
 
 
 # -- Cluster ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSettings:
+    """Settings of the whole cluster; at most one document of this kind. A cluster has its name from its instance."""
+
+    key_hints: ClassVar[Mapping[str, str]] = {
+        "name": "a cluster is called as its file is, or as --name and placemat@NAME.service say",
+    }
+
+    bmc: ClusterBmc = doc("What all BMCs have in common.", default=ClusterBmc())
+    marks: Marks = marks()
+
+    @property
+    def name(self) -> str:
+        """ "", as all resources have one."""
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,3 +421,10 @@ class Cluster:
     nodes: tuple[Node, ...] = ()
     images: tuple[Image, ...] = ()
     device_classes: tuple[DeviceClass, ...] = ()
+    settings: tuple[ClusterSettings, ...] = ()
+    """The documents of kind Cluster; `validate` sees to it that there is one at most."""
+
+    @property
+    def bmc(self) -> ClusterBmc:
+        """What all BMCs have in common."""
+        return self.settings[0].bmc if self.settings else ClusterBmc()

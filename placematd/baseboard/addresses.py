@@ -73,7 +73,7 @@ class BmcAddresses:
 
     def _checked(self, cluster: Cluster, node: str, line: bytes) -> str:
         address = parse_address(line)
-        check_address(address, cluster, {address: name for name, address in self.of.items() if name != node})
+        check_address(address, cluster, {address: name for name, address in self.of.items() if name != node}, node)
         return str(address)
 
     def _take(self, node: str, address: str) -> None:

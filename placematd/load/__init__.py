@@ -13,7 +13,7 @@ import yaml
 
 from ..describe import Resource, quote
 from ..errors import Mark, Mistake
-from ..models import Cluster, DeviceClass, Image, Network, NetworkNamespace, Node
+from ..models import Cluster, ClusterSettings, DeviceClass, Image, Network, NetworkNamespace, Node
 from .decode import Report, decode_resource
 from .source import Source, read_source
 from .syntax import explain
@@ -73,6 +73,7 @@ def _cluster(name: str, resources: Sequence[Resource]) -> Cluster:
         nodes=tuple(resource for resource in resources if isinstance(resource, Node)),
         images=tuple(resource for resource in resources if isinstance(resource, Image)),
         device_classes=tuple(resource for resource in resources if isinstance(resource, DeviceClass)),
+        settings=tuple(resource for resource in resources if isinstance(resource, ClusterSettings)),
     )
 
 

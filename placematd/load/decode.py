@@ -103,7 +103,8 @@ def decode_resource(tree: Tree, report: Report) -> Resource | None:
     if kind is None or not isinstance(tree, TreeMapping):
         report.complete = False
         return None
-    subject = one_line(f"{kind} {_peek(tree, 'name')}".rstrip())
+    name = _peek(tree, "name") if "name" in {item.name for item in fields(KINDS[kind])} else ""
+    subject = one_line(f"{kind} {name}".rstrip())
     return cast(Resource, _decode_record(KINDS[kind], tree, report, subject))
 
 
@@ -160,7 +161,8 @@ def _decode_record(
     place = _Place(report, subject, label, Marks({"": tree.mark}))
     known = _fields_of(record)
     values: dict[str, object] = {}
-    for name, key, tree_value in _written(tree, known, ignored or {}, place):
+    hints: Mapping[str, str] = getattr(record, "key_hints", {})
+    for name, key, tree_value in _written(tree, known, ignored or {}, hints, place):
         here = _Place(report, subject, label, place.marks, name)
         place.marks[name] = key.mark if is_null(tree_value) else tree_value.mark
         value = _NOTHING if is_null(tree_value) else known[name].decode(tree_value, here)
@@ -184,9 +186,12 @@ def _missing(item: _Field, place: _Place) -> None:
 
 
 def _written(
-    tree: TreeMapping, known: Mapping[str, _Field], ignored: Mapping[str, str], place: _Place
+    tree: TreeMapping, known: Mapping[str, _Field], ignored: Mapping[str, str], hints: Mapping[str, str], place: _Place
 ) -> Iterator[tuple[str, Scalar, Tree]]:
-    """The fields of a mapping, each once; reports keys that are unknown, doubtful or written twice."""
+    """The fields of a mapping, each once; reports keys that are unknown, doubtful or written twice.
+
+    `hints` are what to say about unknown keys that people are known to write.
+    """
     names = {key_of(name): name for name in known}
     first: dict[str, Scalar] = {}
     unknown: list[tuple[Scalar, Tree]] = []
@@ -195,7 +200,11 @@ def _written(
         if exact in first:
             place.say(key.mark, f'key "{exact}" is written twice', f"first in line {first[exact].mark.line}")
         elif exact not in names and exact not in ignored:
-            unknown.append((key, value))
+            if exact in hints:
+                place.say(key.mark, f"unknown key {quote(key.text)}", hints[exact])
+                place.marks.broken |= {exact}
+            else:
+                unknown.append((key, value))
         else:
             first[exact] = key
             if exact != key.text:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import Mistake
 from ..models import Cluster
-from . import addresses, machines, namespaces, references, rules
+from . import addresses, bmc, machines, namespaces, references, rules
 from .files import validate_files
 
 __all__ = ["validate", "validate_files"]
@@ -35,5 +35,6 @@ def validate(
             addresses.check(cluster),
             namespaces.check(cluster),
             machines.check(cluster),
+            bmc.check(cluster, complete),
         )
     )

@@ -2,11 +2,25 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..credentials import password_in
+from ..describe import resources
 from ..errors import Mistake
-from ..models import App, Cluster, HostPathVolume, LocaldsVolume, NetworkNamespace, Node
+from ..models import (
+    App,
+    BmcCertificate,
+    BmcUser,
+    Cluster,
+    ClusterBmc,
+    ClusterSettings,
+    HostPathVolume,
+    LocaldsVolume,
+    NetworkNamespace,
+    Node,
+)
 from .mistakes import At, inside
 
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -27,6 +41,11 @@ def validate_files(cluster: Cluster) -> tuple[Mistake, ...]:
         mistakes += _regular(At(image), "file", image.file)
     for device_class in cluster.device_classes:
         mistakes += _directory_if_any(At(device_class), device_class.path)
+    for resource in resources(cluster):
+        for at, user in inside(resource, BmcUser):
+            mistakes += _password(at, user)
+    for settings in cluster.settings:
+        mistakes += _bmc(settings)
     return tuple(mistakes)
 
 
@@ -53,6 +72,49 @@ def _node(node: Node) -> Iterator[Mistake]:
         yield from _directory_if_any(at, shared.path)
 
 
+def _bmc(settings: ClusterSettings) -> Iterator[Mistake]:
+    for at, bmc in inside(settings, ClusterBmc):
+        if bmc.media_directory and at.readable("media_directory") and not bmc.media_directory.is_dir():
+            yield at.error("media_directory", f"media-directory: {bmc.media_directory} is no directory")
+    for at, certificate in inside(settings, BmcCertificate):
+        yield from _regular(at, "certificate", certificate.certificate)
+        yield from _secret(at, "key", certificate.key)
+
+
+def _password(at: At, user: BmcUser) -> Iterator[Mistake]:
+    """A password file; its content is never shown."""
+    wrong = list(_secret(at, "password_file", user.password_file))
+    yield from wrong
+    if user.password_file and at.readable("password_file") and not wrong and os.access(user.password_file, os.R_OK):
+        try:
+            password_in(user.password_file.read_bytes())
+        except ValueError as error:
+            yield at.error("password_file", f"password-file: {user.password_file}: {error}")
+
+
+def _secret(at: At, field_name: str, path: Path | None) -> Iterator[Mistake]:
+    """A file that root reads and others had better not; whoever is not root cannot tell much about it."""
+    if not path or not at.readable(field_name):
+        return
+    reason = _why_not(path, os.R_OK if os.geteuid() == 0 else os.F_OK)
+    key = field_name.replace("_", "-")
+    if reason and not _out_of_sight(path):
+        yield at.error(field_name, f"{key}: {path}: {reason}")
+    elif not reason and path.stat().st_mode & stat.S_IROTH:
+        yield at.warning(field_name, f"{key}: {path} can be read by everybody", f"chmod 600 {path}")
+
+
+def _out_of_sight(path: Path) -> bool:
+    """Whether it stands in a directory that we may not enter."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _regular(at: At, field_name: str, path: Path | None) -> Iterator[Mistake]:
     if path and at.readable(field_name):
         reason = _why_not(path, os.R_OK)
@@ -69,7 +131,7 @@ def _executable(at: At, field_name: str, path: Path) -> Iterator[Mistake]:
 
 def _why_not(path: Path, mode: int) -> str:
     """Why a file cannot be used, "" if it can."""
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises where a directory may not be entered)
         return "no such file"
     if not path.is_file():
         return "not a regular file"

@@ -2,15 +2,18 @@
 
 from collections.abc import Collection, Iterable, Iterator
 
-from ..describe import KINDS, did_you_mean, key_of, quote, resources, subject
+from ..describe import KINDS, did_you_mean, key_of, kind_of, quote, resources, subject
 from ..errors import Mistake
-from ..models import App, Cluster, ImageVolume, NamespaceInterface, NetworkNamespace, Node, VolumeBase
+from ..models import App, BmcUser, Cluster, ImageVolume, NamespaceInterface, NetworkNamespace, Node, VolumeBase
 from .mistakes import At, inside, line_of
 
 
 def check_duplicates(cluster: Cluster) -> Iterator[Mistake]:
-    """Each name once per kind; volumes once per node, apps once per namespace, serial numbers once (a warning)."""
+    """Each name once per kind; volumes once per node, apps once per namespace, users once per BMC, serial numbers once
+    (a warning)."""
     yield from _twice(At(resource) for resource in resources(cluster))
+    for resource in resources(cluster):
+        yield from _twice(at for at, _ in inside(resource, BmcUser))
     for node in cluster.nodes:
         yield from _twice(at for at, _ in inside(node, VolumeBase))
     for namespace in cluster.namespaces:
@@ -31,9 +34,10 @@ def _twice(records: Iterable[At]) -> Iterator[Mistake]:
         first = seen.setdefault((None if at.part else type(record), name), at)
         if first is not at and at.readable("name"):
             mark = at.marks.of("name")
-            what = at.label.partition(" ")[0] or type(record).__name__
+            what = at.label.partition(" ")[0] or kind_of(at.resource)
+            called = f" {quote(name)}" if name else ""
             where = line_of(first.marks.of("name"), mark)
-            yield at.error("name", f"there are two {_plural(what)} {quote(name)}", f"the first is in {where}")
+            yield at.error("name", f"there are two {_plural(what)}{called}", f"the first is in {where}")
 
 
 def _plural(what: str) -> str:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from placematd import models
+from placematd.describe import KINDS
 
 TESTS = Path(__file__).parents[1]
 TABLE = TESTS.parent / "packaging" / "fields.md"
-KINDS = (models.Network, models.NetworkNamespace, models.Node, models.Image, models.DeviceClass)
 
 
 def fields_of(record: type, prefix: str) -> Iterator[str]:
@@ -59,7 +58,7 @@ def proofs() -> dict[str, list[str]]:
     return found
 
 
-ALL_FIELDS = [name for kind in KINDS for name in fields_of(kind, kind.__name__)]
+ALL_FIELDS = [name for kind, record in KINDS.items() for name in fields_of(record, kind)]
 
 
 def table() -> str:

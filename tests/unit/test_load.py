@@ -8,7 +8,10 @@ from placematd.load import MAX_ALIASED, Loaded, load
 from placematd.load.source import MAX_BYTES
 from placematd.models import (
     App,
+    BmcCertificate,
+    BmcUser,
     Cluster,
+    ClusterBmc,
     HostPathVolume,
     Image,
     ImageVolume,
@@ -17,6 +20,7 @@ from placematd.models import (
     Network,
     NetworkNamespace,
     Node,
+    NodeBmc,
     RawVolume,
     Route,
     Smbios,
@@ -180,7 +184,25 @@ def test_every_field_is_read() -> None:
     assert vars(node.smp or object()).keys() >= {"cpus", "maxcpus"}
     assert (node.topology.cpus, node.topology.maxcpus, node.numa.nodes, node.network_device_queue) == (4, 8, 2, 2)
     assert (node.smbios.product, node.smbios.serial, node.memory) == ("1.10", "0123", "1.5G")
-    assert loaded.cluster.nodes[1] == Node(name="123", cpu=2, memory="2048")
+    second = NodeBmc(address=ip_address("fd00:3::2"))
+    assert loaded.cluster.nodes[1] == Node(name="123", cpu=2, memory="2048", bmc=second)
+    assert loaded.cluster.bmc == ClusterBmc(
+        users=(
+            BmcUser(name="admin", role="Administrator", password_file=VALID / "secrets" / "admin"),
+            BmcUser(name="watcher", role="ReadOnly", password_credential="bmc-watcher"),
+        ),
+        ipmi=False,
+        media_directory=Path("/srv/iso"),
+        certificate=BmcCertificate(certificate=VALID / "bmc.pem", key=VALID / "bmc.key"),
+    )
+    assert node.bmc == NodeBmc(
+        address=ip_address("10.0.3.2"),
+        ipmi=True,
+        users=(
+            BmcUser(name="007", role="Operator", password_file=Path("/etc/secret")),
+            BmcUser(name="root", role="Administrator", password_credential="root"),
+        ),
+    )
 
 
 def test_yaml_features() -> None:

@@ -53,7 +53,12 @@ def test_cluster_name_fits_a_comment_of_nftables(length: int, fits: bool) -> Non
 @pytest.mark.parametrize("file", sorted(VALID.glob("*.yml")), ids=lambda file: file.stem)
 def test_valid_files_have_neither_mistakes_nor_warnings(file: Path) -> None:
     _, warnings = read([file], "test", frozenset({"docker0"}), check_files=False)
-    assert warnings == ()
+    wanted = (
+        ["its BMC and 1 more have the well-known user cybozu with password cybozu"]
+        if file.stem == "v2-end-to-end"
+        else []
+    )
+    assert [warning.message for warning in warnings] == wanted
 
 
 def test_a_cluster_made_without_a_file_can_be_validated() -> None:
