@@ -81,6 +81,8 @@ class Call:
     """Who asks; None where no login is needed."""
     session: Session | None = None
     """The session of the request, None with Basic authentication."""
+    remote: str = ""
+    """Address of the client."""
 
     @property
     def machine(self) -> Machine:
@@ -102,8 +104,8 @@ class Rule:
     nullable: bool = False
     items: Rule | None = None
     """What each item of an array, or each value of an object with free keys, must be."""
-    default: Any = None
-    """Told to nobody: what the handler takes where the client said nothing is the handler's own business."""
+    secret: bool = False
+    """Whether no message may repeat the value."""
 
 
 Fields: TypeAlias = Mapping[str, "Rule | Fields"]
@@ -184,8 +186,10 @@ class Resource:
     actions: Sequence[Action] = ()
     read: Privilege = "Login"
     write: Privilege = "ConfigureComponents"
+    create: Privilege | None = None
+    """Privilege of `post`; None for that of `write`."""
     owner: Callable[[Call], bool] | None = None
-    """Whether the caller may write here as its own (ConfigureSelf) without the privilege of `write`."""
+    """Whether the resource is the caller's own, who then needs ConfigureSelf alone to read and to write it."""
     volatile: frozenset[str] = frozenset()
     """Properties at the top level that change all the time, like DateTime: no part of the ETag."""
 
