@@ -32,6 +32,8 @@ A `PlacematError` of the machine is answered by the core too (404, 409, 504 or 5
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -53,6 +55,11 @@ ROOT = "/redfish/v1"
 Privilege = Literal["NoAuth", "Login", "ConfigureComponents", "ConfigureManager", "ConfigureUsers", "ConfigureSelf"]
 
 
+def end_process() -> None:
+    """Have this process end in good order."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """What a resource can ask: the machine, the accounts, and the parts of the core itself."""
@@ -63,6 +70,8 @@ class Services:
     tasks: Tasks
     events: Events
     settings: Settings
+    restart: Callable[[], None] = end_process
+    """Ends the BMC, as Manager.Reset asks for; its sockets stay with systemd, which starts it for the next client."""
 
 
 @dataclass(frozen=True, kw_only=True)
