@@ -17,10 +17,13 @@ from ..bmc.ipmi.vm import Control, ControlCode, Decoder, Fault, Message
 from ..chardev import Chardev
 from ..guest import Allowance
 
-READ_BYTES = 4096
-BURST_REQUESTS = 500
-REQUESTS_PER_SECOND = 200.0
+READ_BYTES = 512
+"""What is read from QEMU at once: a request mostly comes alone, as one piece."""
+
+BURST_PIECES = 500
+PIECES_PER_SECOND = 200.0
 PAUSE_SECONDS = 0.05
+"""How long a guest that asks too much is not read."""
 
 REPLY_SECONDS = 30.0
 """How long a BMC may take before it counts as dead; the guest has stopped waiting long before."""
@@ -76,18 +79,18 @@ class BmcConnection:
         """Pass on what QEMU says about its interface."""
         self._writer.write(control.encode())
 
-    async def ask(self, request: Message) -> None:
-        """Have a request answered; returns when the reply has gone to the guest. Raises Unread or Died."""
+    async def ask(self, request: Message, seconds: float) -> None:
+        """Have a request answered in so long; returns when the reply has gone to the guest. Raises Unread or Died."""
         if not self.alive:
-            raise Unread("its process has ended")
+            raise Unread
         self._sequence = request.sequence
         self._answered = asyncio.get_running_loop().create_future()
         self._writer.write(request.encode())
         try:
-            async with asyncio.timeout(REPLY_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._answered
         except TimeoutError:
-            raise Died(f"no answer within {REPLY_SECONDS:g} s") from None
+            raise Died(f"no answer within {seconds:g} s") from None
 
     def abort(self) -> None:
         """Close, whatever is under way."""
@@ -103,7 +106,7 @@ class BmcConnection:
         except OSError:
             # A Unix socket says ECONNRESET or EPIPE where its other end was closed, or closed for reading, with
             # something unread; what was read and not answered ends in a plain end of file.
-            end = Unread("its process has ended")
+            end = Unread()
         finally:
             self._writer.transport.abort()
             if not self._answered.done():
@@ -130,11 +133,12 @@ class InBandRelay:
         bmc_path: Path,
         report: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        reply_seconds: float = REPLY_SECONDS,
     ) -> None:
-        self._qemu_path, self._bmc_path = qemu_path, bmc_path
+        self._qemu_path, self._bmc_path, self._reply_seconds = qemu_path, bmc_path, reply_seconds
         self._report_to, self._clock = report or self._log, clock
         self._chardev = Chardev(qemu_path, self._on_data, self._on_end, READ_BYTES)
-        self._allowance = Allowance(BURST_REQUESTS, REQUESTS_PER_SECOND, clock)
+        self._allowance = Allowance(BURST_PIECES, PIECES_PER_SECOND, clock)
         self._decoder = Decoder()
         self._hello: dict[int, Control] = {}
         self._next: Message | None = None
@@ -158,6 +162,9 @@ class InBandRelay:
         self._forget()
 
     async def _on_data(self, data: bytes) -> None:
+        if not self._allowance.take():
+            self._report(f"the guest asks its BMC more than {PIECES_PER_SECOND:g} times a second; it has to wait")
+            await asyncio.sleep(PAUSE_SECONDS)
         for item in self._decoder.feed(data):
             if isinstance(item, Message):
                 self._next = item  # instead of one that waits: QEMU sends another only when it gave that one up
@@ -181,9 +188,6 @@ class InBandRelay:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while not self._allowance.take():
-                self._report(f"the guest asks its BMC more than {REQUESTS_PER_SECOND:g} times a second; it has to wait")
-                await asyncio.sleep(PAUSE_SECONDS)
             request, self._next = self._next, None
             if request:
                 await self._answer(request)
@@ -191,21 +195,21 @@ class InBandRelay:
     async def _answer(self, request: Message) -> None:
         try:
             await self._ask(request)
-        except (OSError, Unread, Died) as error:
+        except (OSError, Died) as error:
             self._report(f"the BMC did not answer the guest: {error}")
             if self._bmc:
                 self._bmc.abort()
             await self._chardev.write(request.reply(NOT_READY).encode())
 
     async def _ask(self, request: Message) -> None:
-        for attempt in range(ATTEMPTS):
+        for _ in range(ATTEMPTS):
+            bmc = await self._connected()
             try:
-                bmc = await self._connected()
-                return await bmc.ask(request)
+                await bmc.ask(request, self._reply_seconds)
+                return
             except Unread:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        return None
+                continue
+        raise Died(f"{ATTEMPTS} processes ended before they had read the request")
 
     async def _connected(self) -> BmcConnection:
         """The BMC's process, started where there is none. Raises OSError."""

@@ -26,6 +26,9 @@ READ_BYTES = 4096
 
 REPORT_SECONDS = 60.0
 
+CLOSE_SECONDS = 5.0
+"""How long the end waits for requests that were begun."""
+
 CALLER = Caller(channel=SYSTEM_INTERFACE, privilege=Privilege.ADMINISTRATOR)
 
 log = logging.getLogger("placemat-bmc")
@@ -70,7 +73,9 @@ class InBand:
             with suppress(OSError):  # the relay has gone already
                 self._current.get_extra_info("socket").shutdown(socket.SHUT_RD)
         if self._connections:
-            await asyncio.wait(self._connections)
+            _, stuck = await asyncio.wait(self._connections, timeout=CLOSE_SECONDS)
+            for task in stuck:
+                task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._current:
