@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-
 from fakes.machine import GIB, INVENTORY, LIMITS, FakeMachine
+
 from placematd.bmc.machine import BootOverride, Disk, Health, Inventory, Limits, Nic, SelEntry, Watchdog
 from placematd.bmc.redfish.messages import RedfishError
 from placematd.bmc.redfish.resources import (

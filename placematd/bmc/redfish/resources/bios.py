@@ -146,18 +146,29 @@ async def _get_registry_file(_: Call) -> Json:
     return registry_file()
 
 
-async def _patch(call: Call) -> None:
-    _, following, modes = await call.machine.firmware()
-    wished = changed(following, call.body.get("Attributes", {}), modes)
+async def change(machine: Machine, wishes: Mapping[str, Any]) -> None:
+    """Change attributes from the next start on. Raises RedfishError, and PlacematError where the host refuses."""
+    _, following, modes = await machine.firmware()
+    wished = changed(following, wishes, modes)
     if wished == following:
         return
-    before = await default(call.machine)
-    await call.machine.save(SECTION, {"default": {"boot_mode": before.boot_mode, "tpm": before.tpm}})
-    await call.machine.set_firmware(wished)
+    before = await default(machine)
+    await machine.save(SECTION, {"default": {"boot_mode": before.boot_mode, "tpm": before.tpm}})
+    await machine.set_firmware(wished)
+
+
+async def reset(machine: Machine) -> None:
+    """Back to the settings from before the first change."""
+    await machine.set_firmware(await default(machine))
+    await machine.save(SECTION, {})
+
+
+async def _patch(call: Call) -> None:
+    await change(call.machine, call.body.get("Attributes", {}))
 
 
 async def _reset_bios(call: Call) -> None:
-    await call.machine.set_firmware(await default(call.machine))
+    await reset(call.machine)
 
 
 _APPLY_TIME: Final = {"ApplyTime": one_of("OnReset")}

@@ -52,7 +52,8 @@ async def _get_all(_: Call) -> Json:
 
 async def _get(call: Call) -> Json:
     machine = call.machine
-    return chassis(await machine.inventory(), await machine.power_state(), await machine.identifying())
+    payload = chassis(await machine.inventory(), await machine.power_state(), await machine.identifying())
+    return payload | reset.offer(CHASSIS, "Chassis.Reset")
 
 
 async def _patch(call: Call) -> None:
@@ -72,6 +73,6 @@ def routes() -> Sequence[Resource]:
             writable={"LocationIndicatorActive": boolean()},
             actions=(Action("Chassis.Reset", reset.run, {"ResetType": reset.RESET_RULE}, required=("ResetType",)),),
         ),
-        reset.reset_info(f"{CHASSIS}/ResetActionInfo", reset.RESET_TYPES),
+        reset.action_info(CHASSIS),
         *sensors.routes(),
     ]

@@ -138,7 +138,6 @@ def routes() -> Sequence[Resource]:
             type="LogService.v1_7_0.LogService",
             get=_get_service,
             actions=(Action("LogService.ClearLog", _clear),),
-            write="ConfigureManager",
             volatile=frozenset({"DateTime"}),
         ),
         Resource(uri=ENTRIES, type="LogEntryCollection.LogEntryCollection", get=_get_entries),

@@ -110,7 +110,8 @@ async def _get_managers(_: Call) -> Json:
 
 
 async def _get_manager(call: Call) -> Json:
-    return manager(await call.machine.inventory(), datetime.now(UTC))
+    payload = manager(await call.machine.inventory(), datetime.now(UTC))
+    return payload | reset.offer(MANAGER, "Manager.Reset", RESET_TYPES)
 
 
 async def _get_protocol(call: Call) -> Json:
@@ -143,7 +144,7 @@ def routes() -> Sequence[Resource]:
             write="ConfigureManager",
             volatile=frozenset({"DateTime"}),
         ),
-        reset.reset_info(f"{MANAGER}/ResetActionInfo", RESET_TYPES),
+        reset.action_info(MANAGER, RESET_TYPES),
         Resource(uri=NETWORK_PROTOCOL, type="ManagerNetworkProtocol.v1_10_1.ManagerNetworkProtocol", get=_get_protocol),
         Resource(
             uri=MANAGER_ETHERNET,

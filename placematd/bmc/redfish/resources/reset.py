@@ -20,6 +20,7 @@ ResetType = Literal[
 ]
 RESET_TYPES: Final[Sequence[str]] = get_args(ResetType)
 
+ACTION_INFO: Final = "ResetActionInfo"
 RESET_RULE: Final = one_of(*RESET_TYPES)
 
 _WHILE_ON: Final[dict[str, PowerAction]] = {
@@ -71,11 +72,21 @@ async def run(call: Call) -> None:
     await reset(call.machine, call.body["ResetType"])
 
 
-def reset_info(uri: str, types: Sequence[str]) -> Resource:
-    """The ActionInfo of a Reset action: its one parameter and all values of it."""
+def offer(uri: str, name: str, types: Sequence[str] = RESET_TYPES) -> Json:
+    """The "Actions" of a resource that can be reset, with the ActionInfo that the core does not know of."""
+    reset = {
+        "target": f"{uri}/Actions/{name}",
+        "ResetType@Redfish.AllowableValues": list(types),
+        "@Redfish.ActionInfo": f"{uri}/{ACTION_INFO}",
+    }
+    return {"Actions": {f"#{name}": reset}}
+
+
+def action_info(uri: str, types: Sequence[str] = RESET_TYPES) -> Resource:
+    """The ActionInfo of the Reset action of `uri`: its one parameter and all values of it."""
 
     async def get(_: Call) -> Json:
         parameter = {"Name": "ResetType", "Required": True, "DataType": "String", "AllowableValues": list(types)}
-        return {"Id": "ResetActionInfo", "Name": "Reset Action Info", "Parameters": [parameter]}
+        return {"Id": ACTION_INFO, "Name": "Reset Action Info", "Parameters": [parameter]}
 
-    return Resource(uri=uri, type="ActionInfo.v1_4_2.ActionInfo", get=get)
+    return Resource(uri=f"{uri}/{ACTION_INFO}", type="ActionInfo.v1_4_2.ActionInfo", get=get)

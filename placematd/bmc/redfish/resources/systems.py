@@ -156,7 +156,7 @@ async def _get_systems(_: Call) -> Json:
 
 
 async def _get_system(call: Call) -> Json:
-    return system(await view(call.machine))
+    return system(await view(call.machine)) | reset.offer(SYSTEM, "ComputerSystem.Reset")
 
 
 async def _patch_system(call: Call) -> None:
@@ -180,6 +180,6 @@ def routes() -> Sequence[Resource]:
                 Action("ComputerSystem.Reset", reset.run, {"ResetType": reset.RESET_RULE}, required=("ResetType",)),
             ),
         ),
-        reset.reset_info(f"{SYSTEM}/ResetActionInfo", reset.RESET_TYPES),
+        reset.action_info(SYSTEM),
         *boot.routes(),
     ]
