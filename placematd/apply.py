@@ -25,7 +25,7 @@ log = logging.getLogger("placematd")
 
 THREADS = 8
 PARALLEL_KINDS = frozenset({"image", "volume"})
-PARALLEL_UNITS = frozenset({"node", "tpm", "console"})
+PARALLEL_UNITS = frozenset({"node", "tpm", "console", "bmc"})
 REMOVED_SIDE_BY_SIDE = frozenset({"netns", "tap", "bridge"})
 """Taking a link or namespace away is mostly waiting, for the kernel's grace periods."""
 KEPT_KINDS = frozenset({"image", "volume"})

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -38,6 +38,32 @@ class HostChain(NamedTuple):
     hook: Literal["forward", "prerouting"] = "forward"
 
 
+class Python(NamedTuple):
+    """How a unit that may see nothing else runs our own code."""
+
+    executable: Path
+    package: Path
+    """The directory of package placematd, which a user without rights may not be able to reach."""
+    libraries: tuple[Path, ...] = ()
+    """Directories with libraries, of which the same is true (a virtual environment's)."""
+
+
+class FirmwareChoice(NamedTuple):
+    """What a node's firmware settings say instead of the cluster file; changed through its BMC."""
+
+    uefi: bool
+    tpm: bool
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What placematd learned about nodes since they were made, by name."""
+
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of BMCs, as guests told them."""
+    firmware: Mapping[str, FirmwareChoice] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Host:
     """Facts of the machine that a plan depends on."""
@@ -60,6 +86,7 @@ class Host:
     """Image files of the cluster that `QEMU_USER` cannot read where they are."""
     closed_chains: tuple[HostChain, ...] = ()
     """Where what the cluster forwards must be accepted, or somebody else's firewall may drop it."""
+    python: Python = Python(Path("/usr/bin/python3"), Path("/usr/lib/python3/dist-packages/placematd"))
 
 
 @dataclass(frozen=True, kw_only=True)

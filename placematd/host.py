@@ -5,15 +5,17 @@
 
 import errno
 import grp
+import importlib.util
 import os
 import pwd
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import MissingTool, StepError
-from .facts import QEMU_USER, Accelerator, AcceleratorSetting, Host, HostChain, Ovmf, Settings
+from .facts import QEMU_USER, Accelerator, AcceleratorSetting, Host, HostChain, Ovmf, Python, Settings
 from .models import Cluster, HostPathVolume, LocaldsVolume
 from .network import Link, Netlink, attempt
 from .passage import REFUSED, observe_closed_chains
@@ -27,6 +29,9 @@ WORLD = ("192.0.0.10", "2000::1")
 
 LARGEST_ETHERNET_MTU = 9216
 """Above this an uplink is no Ethernet but a tunnel to a process (pasta: 65520), and says nothing about the world."""
+
+BMC_LIBRARIES = ("tornado", "cryptography", "pyghmi", "sdnotify")
+"""What the process of a BMC imports."""
 
 OVMF_PAIRS = (
     ("OVMF/OVMF_CODE_4M.fd", "OVMF/OVMF_VARS_4M.fd"),  # Debian 12 and later, Ubuntu 22.04 and later
@@ -59,7 +64,17 @@ def observe_host(settings: Settings, cluster: Cluster, root: Path = Path("/")) -
         netns_files=netns_files(cluster, root),
         private_files=frozenset(image.file for image in cluster.images if image.file and is_private(image.file, user)),
         closed_chains=forward_chains(cluster),
+        python=own_python(),
     )
+
+
+def own_python() -> Python:
+    """The interpreter that runs us, and where our code and its libraries are."""
+    package = Path(__file__).resolve().parent
+    specs = [importlib.util.find_spec(library) for library in BMC_LIBRARIES]
+    places = {Path(spec.origin).resolve().parents[1] for spec in specs if spec and spec.origin}
+    libraries = sorted(place for place in places if not place.is_relative_to("/usr"))
+    return Python(Path(sys.executable).resolve(), package, tuple(libraries))
 
 
 # -- programs and firmware --------------------------------------------------------------------------------------------

@@ -76,6 +76,11 @@ def tpm_unit(cluster: str, node: str, suffix: str = "service") -> str:
     return _unit_stem(cluster, "tpm", node) + "." + suffix
 
 
+def bmc_unit(cluster: str, node: str, suffix: str = "service") -> str:
+    """The unit that runs a node's BMC (service), started by the first packet to its address (socket)."""
+    return _unit_stem(cluster, "bmc", node) + "." + suffix
+
+
 def console_unit(cluster: str, node: str, suffix: str = "service") -> str:
     """The unit (service or socket) that carries a node's console to the journal."""
     return _unit_stem(cluster, "console", node) + "." + suffix
@@ -139,14 +144,62 @@ class NodePaths:
         return self.directory / "guest"
 
     @property
+    def ipmi(self) -> Path:
+        """The host end of the guest's IPMI system interface: a Unix stream socket of QEMU's."""
+        return self.directory / "ipmi"
+
+    @property
     def tpm(self) -> Path:
         """swtpm's control socket; held open by a socket unit."""
         return self.directory.parent.with_name("tpm") / self.directory.name
 
     @property
+    def bmc(self) -> Path:
+        """What a BMC and placematd share, in a directory that only root enters."""
+        return self.directory.parent.with_name("bmc") / self.directory.name
+
+    @property
+    def machine(self) -> Path:
+        """Where placematd answers a node's BMC; the directory is all that the BMC sees of ours."""
+        return self.bmc / "pub" / "api"
+
+    @property
+    def bmc_ipmi(self) -> Path:
+        """Where the BMC answers its own guest."""
+        return self.bmc / "ipmi"
+
+    @property
     def log(self) -> Path:
         """A FIFO that QEMU writes the console to and the console unit reads; held open by a socket unit."""
         return self.directory.parent.with_name("log") / self.directory.name
+
+
+@dataclass(frozen=True)
+class BmcFiles:
+    """What outlives the BMC of a node and placematd, below the data directory; `directory` is CLUSTER/bmc."""
+
+    directory: Path
+    node: str
+
+    @property
+    def state(self) -> Path:
+        """Boot order, event log, accounts, ..."""
+        return self.directory / f"{self.node}.json"
+
+    @property
+    def certificate(self) -> Path:
+        """The BMC's certificate, PEM, with those that vouch for it."""
+        return self.directory / f"{self.node}.crt"
+
+    @property
+    def key(self) -> Path:
+        """The certificate's key, PEM."""
+        return self.directory / f"{self.node}.key"
+
+
+def bmc_files(data_dir: Path, cluster: str, node: str) -> BmcFiles:
+    """Where a BMC's files are."""
+    return BmcFiles(data_dir / cluster / "bmc", node)
 
 
 def run_directory(run: Path, cluster: str) -> Path:

@@ -9,14 +9,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, Protocol
 
+from .baseboard.inband import InBandRelay
 from .console import ConsoleHub
 from .errors import PlacematError, StepError, TimedOut
 from .events import Events
 from .guest import GuestChannel
 from .plan import NodePlan
-from .qmp import QmpClient
+from .qmp import QmpClient, QmpEvent
 from .systemd import UnitState
 from .unit_log import last_lines
 
@@ -30,7 +31,31 @@ MONITOR_SECONDS = 60.0
 STOP_SECONDS = 60.0
 """How long a unit's stop may take; above the unit's own TimeoutStopSec, which kills."""
 
+NOT_YET_RUN = "prelaunch"
+"""The run state of a QEMU that was started with -S (QAPI schema, RunState)."""
+
 Step = Callable[[], Awaitable[None]]
+
+
+class Board(Protocol):
+    """What else follows a node's life: its baseboard."""
+
+    async def prepare(self, monitor: QmpClient) -> None:
+        """QEMU has started and its guest does not run yet. Raises StepError."""
+        ...
+
+    async def adopted(self, monitor: QmpClient) -> None:
+        """QEMU was found running."""
+        ...
+
+    def on_qmp_event(self, event: QmpEvent) -> None:
+        """QEMU told something."""
+        ...
+
+    def on_power(self, power: Power) -> None:
+        """The node has gone on or off."""
+        ...
+
 
 POWER_OF_UNIT: dict[str, Power] = {
     "running": "On",
@@ -59,11 +84,17 @@ class NodeControl:
     """One node; `start_units` starts its units, `end_qemu` asks QEMU to end (its unit then shows "exited")."""
 
     def __init__(
-        self, plan: NodePlan, events: Events, start_units: Step, end_qemu: Step, on_line: Callable[[str, bytes], None]
+        self,
+        plan: NodePlan,
+        events: Events,
+        start_units: Step,
+        end_qemu: Step,
+        on_line: Callable[[str, bytes], None],
     ) -> None:
         self.plan = plan
         self.console = ConsoleHub(plan.paths.console)
         self._guest = GuestChannel(plan.paths.guest, lambda line: on_line(plan.name, line), self._misbehaves)
+        self._ipmi = InBandRelay(plan.paths.ipmi, plan.paths.bmc_ipmi, self._misbehaves) if plan.ipmi else None
         self._events = events
         self._start_units, self._end_qemu = start_units, end_qemu
         self._monitor: QmpClient | None = None
@@ -71,6 +102,8 @@ class NodeControl:
         self._transition: Power | None = None
         self._changed = asyncio.Condition()
         self._one_at_a_time = asyncio.Lock()
+        self.board: Board | None = None
+        """To be set before `attach`."""
 
     @property
     def power(self) -> Power:
@@ -87,6 +120,8 @@ class NodeControl:
             await self.detach()
         async with self._changed:
             self._changed.notify_all()
+        if changed and self.board:
+            self.board.on_power(POWER_OF_UNIT.get(state, "Unknown"))
         if changed and not self._transition:
             self._tell(f"power {self.power}")
 
@@ -105,19 +140,38 @@ class NodeControl:
                 answer = "QEMU ended at once" + (f": {' | '.join(said)}" if said else "")
                 raise StepError(f"start node {self.plan.name}", answer, f"journalctl -u '{self.plan.unit}'")
             try:
-                self._monitor = await QmpClient.connect(self.plan.paths.qmp, timeout_seconds=deadline - loop.time())
+                self._monitor = await QmpClient.connect(
+                    self.plan.paths.qmp, timeout_seconds=deadline - loop.time(), on_event=self._heard
+                )
             except StepError as error:
                 if loop.time() >= deadline:
                     raise TimedOut(f"connect to the monitor of node {self.plan.name}", str(error)) from error
                 await self._pause(0.05)
         self.console.attach()
         self._guest.attach()
+        if self._ipmi:
+            self._ipmi.attach()
+        await self._let_run(self._monitor)
+
+    async def _let_run(self, monitor: QmpClient) -> None:
+        """QEMU starts stopped (-S): the guest runs when its baseboard has set what to boot from."""
+        try:
+            if await monitor.query_status() == NOT_YET_RUN:
+                if self.board:
+                    await self.board.prepare(monitor)
+                await monitor.cont()
+            elif self.board:
+                await self.board.adopted(monitor)
+        except PlacematError as error:
+            raise StepError(f"let the guest of node {self.plan.name} run", str(error)) from error
 
     async def detach(self) -> None:
         """Let go of QEMU's sockets; QEMU itself is not touched."""
         monitor, self._monitor = self._monitor, None
         await self.console.detach()
         await self._guest.detach()
+        if self._ipmi:
+            await self._ipmi.detach()
         if monitor:
             await monitor.close()
 
@@ -125,6 +179,10 @@ class NodeControl:
         """Let go of QEMU, and of those who watch the console: the node is removed or made anew."""
         await self.detach()
         await self.console.close()
+
+    async def pid(self) -> int | None:
+        """The process of QEMU; None where there is none, or placematd is not connected to it."""
+        return self._monitor.pid if self._monitor else None
 
     async def start(self) -> None:
         """Power on; a node that is on stays as it is."""
@@ -167,6 +225,10 @@ class NodeControl:
         await self._monitor_command("system_powerdown")
         hint = "the guest may ignore the ACPI power button; stop the node without --graceful"
         await self._wait_until_off(timeout_seconds, "its guest did not power off", hint)
+
+    def _heard(self, event: QmpEvent) -> None:
+        if self.board:
+            self.board.on_qmp_event(event)
 
     async def _towards(self, transition: Power, step: Step) -> None:
         """Run a step while the node shows where it is going, then tell what became of it."""

@@ -20,6 +20,9 @@ DEFAULT_MEMORY = "128M"
 DEFAULT_MTU = 1500
 """The kernel's MTU for an Ethernet device, in bytes."""
 
+CD = "cd0"
+"""The identifier of the CD-ROM drive: the master of the second IDE channel, where QEMU puts one by default."""
+
 _MIB = 1 << 20
 _MEMORY_UNITS = {"b": 1, "k": 1 << 10, "m": _MIB, "": _MIB, "g": 1 << 30, "t": 1 << 40}
 
@@ -71,8 +74,15 @@ class Machine:
     vhost_net: bool = False
     storage: tuple[Disk | Share, ...] = ()
     tpm: bool = False
+    ipmi: bool = True
+    """Whether the guest sees its BMC."""
     ignition: Path | None = None
     paths: NodePaths
+
+    @property
+    def disks(self) -> tuple[Disk, ...]:
+        """What the guest sees as vda, vdb, ..."""
+        return tuple(item for item in self.storage if isinstance(item, Disk))
 
 
 def argv(machine: Machine) -> Argv:
@@ -88,16 +98,20 @@ def argv(machine: Machine) -> Argv:
         *firmware(machine.firmware),
         *smbios(machine.smbios),
         *nics(machine),
-        *(word for index, item in enumerate(machine.storage) for word in volume(index, item)),
+        *volumes(machine.storage),
+        *("-device", f"ide-cd,bus=ide.1,unit=0,id={CD}"),
         *(tpm(machine.paths) if machine.tpm else ()),
         *("-boot", "reboot-timeout=30000"),
         *guest_port(machine.paths),
+        *(ipmi(machine.paths) if machine.ipmi else ()),
         *("-qmp", f"unix:{escape(machine.paths.qmp)},server=on,wait=off"),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"),
         *("-cpu", "host" if machine.accelerator == "kvm" else "max"),
         *("-name", f"guest={escape(machine.name)},debug-threads=on"),
         *("-uuid", machine.uuid),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *(word for disk in range(len(machine.disks)) for word in disk_device(disk)),
+        "-S",  # placematd lets the guest run when it has set what to boot from
     )
 
 
@@ -207,7 +221,7 @@ def nics(machine: Machine) -> Argv:
 def nic(index: int, item: Nic, vhost_net: bool, uefi: bool) -> Argv:
     """One NIC. Its identifier is its number, so any network name is fine and may come twice."""
     netdev = f"tap,id=net{index},ifname={escape(item.tap)},script=no,downscript=no"
-    device = f"virtio-net-pci,host_mtu={item.mtu},netdev=net{index},mac={item.mac}"
+    device = f"virtio-net-pci,host_mtu={item.mtu},netdev=net{index},mac={item.mac},id={nic_id(index)}"
     if vhost_net:
         netdev += ",vhost=on"
     if item.queues > 1:
@@ -218,13 +232,45 @@ def nic(index: int, item: Nic, vhost_net: bool, uefi: bool) -> Argv:
     return ("-netdev", netdev, "-device", device)
 
 
-def volume(index: int, item: Disk | Share) -> Argv:
-    """A virtio disk (vda, vdb, ... in order) or a 9p share, whose tag is free text and so no identifier."""
-    if isinstance(item, Share):
-        share = f"local,id=share{index},path={escape(item.path)},mount_tag={escape(item.tag)},security_model=none"
-        return ("-virtfs", share if item.writable else f"{share},readonly=on")
+def nic_id(index: int) -> str:
+    """The identifier of a NIC, below /machine/peripheral in QEMU's object model."""
+    return f"nic{index}"
+
+
+def disk_id(index: int) -> str:
+    """The identifier of a disk, below /machine/peripheral in QEMU's object model."""
+    return f"disk{index}"
+
+
+def volumes(items: tuple[Disk | Share, ...]) -> Argv:
+    """What disks and shares consist of; the devices of the disks come last (`disk_device`)."""
+    disks = 0
+    words: list[str] = []
+    for index, item in enumerate(items):
+        if isinstance(item, Share):
+            words += share(index, item)
+        else:
+            words += drive(disks, item)
+            disks += 1
+    return tuple(words)
+
+
+def share(index: int, item: Share) -> Argv:
+    """A 9p share, whose tag is free text and so no identifier."""
+    text = f"local,id=share{index},path={escape(item.path)},mount_tag={escape(item.tag)},security_model=none"
+    return ("-virtfs", text if item.writable else f"{text},readonly=on")
+
+
+def drive(index: int, item: Disk) -> Argv:
+    """The file behind a disk."""
     aio = "native" if item.cache == "none" else "threads"  # native needs O_DIRECT
-    return ("-drive", f"if=virtio,cache={item.cache},aio={aio},format={item.format},file={escape(item.path)}")
+    how = f"cache={item.cache},aio={aio},format={item.format}"
+    return ("-drive", f"if=none,id=drive{index},{how},file={escape(item.path)}")
+
+
+def disk_device(index: int) -> Argv:
+    """A virtio disk: vda, vdb, ... in order."""
+    return ("-device", f"virtio-blk-pci,drive=drive{index},id={disk_id(index)}")
 
 
 def tpm(paths: NodePaths) -> Argv:
@@ -240,4 +286,12 @@ def guest_port(paths: NodePaths) -> Argv:
     return (
         *("-chardev", f"socket,id=char0,path={escape(paths.guest)},server=on,wait=off"),
         *("-device", "virtio-serial", "-device", "virtserialport,chardev=char0,name=placemat"),
+    )
+
+
+def ipmi(paths: NodePaths) -> Argv:
+    """The node's BMC as the guest sees it: a KCS interface (/dev/ipmi0), spoken over QEMU's link to a BMC outside."""
+    return (
+        *("-chardev", f"socket,id=ipmi0,path={escape(paths.ipmi)},server=on,wait=off"),
+        *("-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0"),
     )

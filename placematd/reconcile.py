@@ -20,7 +20,7 @@ KEPT: frozenset[Kind] = frozenset({"image", "volume"})
 REMOVED: tuple[Kind, ...] = ("unit", "tap", "netns", "passage", "firewall", "bridge", "sysctl")
 """The order in which kinds are removed: users before what they use."""
 
-UNITS_REMOVED = ("node", "app", "init", "tpm", "console")
+UNITS_REMOVED = ("bmc", "node", "app", "init", "tpm", "console")
 """The same for units, by the part of their name."""
 
 Action = Literal["create", "update", "replace", "remove", "keep"]

@@ -174,7 +174,7 @@ class VolumeFile(Resource):
 class UnitResource(Resource):
     """A transient unit. `name` is the unit's name; `what` the part of the cluster it serves ("node", "app", ...)."""
 
-    what: Literal["node", "tpm", "console", "init", "app"]
+    what: Literal["node", "tpm", "console", "init", "app", "bmc"]
     unit: Unit
     journal_fields: tuple[tuple[str, str], ...] = ()
 

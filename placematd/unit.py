@@ -82,11 +82,13 @@ SIGNATURES = {
     "WorkingDirectory": "s",
     # sockets
     "BindIPv6Only": "s",
+    "FreeBind": "b",
     "Listen": "a(ss)",
     "RemoveOnStop": "b",
     "SocketGroup": "s",
     "SocketMode": "u",
     "SocketUser": "s",
+    "TriggerLimitIntervalUSec": "t",
 }
 
 

@@ -73,10 +73,10 @@ class Bridges:
 
 def set_addresses(netlink: Netlink, index: int, wanted: Sequence[Interface]) -> None:
     """Give the link these addresses and no other; one that it has already is not touched."""
-    existing = netlink.addresses(index)
-    for address in existing:
+    for address in netlink.addresses(index):
         if address not in wanted:
             netlink.delete_address(index, address)
+    existing = netlink.addresses(index)  # with the first address of a subnet the kernel takes its others away
     for address in wanted:
         if address not in existing:
             with attempt(f"add address {address}"):

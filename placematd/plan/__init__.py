@@ -1,22 +1,25 @@
 """From a cluster and the facts of a host to everything that must exist on it, in the order of creation.
 
 `plan` is pure: the same cluster, host and settings give the same plan, in every process. The parts are decided in
-`network`, `apps`, `volumes`, `console`, `nodes` and `qemu`.
+`network`, `apps`, `volumes`, `console`, `bmc`, `nodes` and `qemu`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import NotFound
-from ..facts import Host, Settings
-from ..models import Cluster
+from ..facts import Host, Learned, Settings
+from ..models import Cluster, Node
 from ..resources import Key, Resource
 from .apps import app_units
+from .bmc import bmc_addresses, bmc_units
 from .console import console_unit_of
 from .network import bridges, firewall, namespaces, passages, sysctls
 from .nodes import NodePlan, node_plan, node_unit, taps, tpm_unit
 from .volumes import cached_images, node_volumes
 
 __all__ = ["NodePlan", "Plan", "plan"]
+
+NOTHING_LEARNED = Learned()
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,18 @@ class Plan:
         raise NotFound(f"no node {name} in cluster {self.cluster} (nodes: {known})")
 
 
-def plan(cluster: Cluster, host: Host, settings: Settings) -> Plan:
+def plan(cluster: Cluster, host: Host, settings: Settings, learned: Learned = NOTHING_LEARNED) -> Plan:
     """Decide everything. The cluster must be valid: what `validate` refuses may raise ValueError here.
 
     Raises PlacematError where the host or the settings cannot carry the cluster.
     """
+    cluster = chosen(cluster, learned)
+    addresses = bmc_addresses(cluster, learned)
     return Plan(
         cluster=cluster.name,
         resources=(
             *sysctls(cluster),
-            *bridges(cluster, host),
+            *bridges(cluster, host, addresses),
             *firewall(cluster),
             *passages(cluster, host),
             *(
@@ -65,7 +70,18 @@ def plan(cluster: Cluster, host: Host, settings: Settings) -> Plan:
             *taps(cluster, host),
             *(console_unit_of(cluster, node, settings) for node in cluster.nodes),
             *(tpm_unit(cluster, node, host, settings) for node in cluster.nodes if node.tpm),
+            *bmc_units(cluster, host, settings, addresses),
             *(node_unit(cluster, node, host, settings) for node in cluster.nodes),
         ),
         nodes=tuple(node_plan(cluster, node, host, settings) for node in cluster.nodes),
     )
+
+
+def chosen(cluster: Cluster, learned: Learned) -> Cluster:
+    """The cluster with the firmware that was chosen through BMCs."""
+
+    def with_choice(node: Node) -> Node:
+        choice = learned.firmware.get(node.name)
+        return replace(node, uefi=choice.uefi, tpm=choice.tpm) if choice else node
+
+    return replace(cluster, nodes=tuple(map(with_choice, cluster.nodes)))

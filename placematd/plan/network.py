@@ -1,10 +1,10 @@
 """What a cluster needs of the host's network: sysctls, bridges, the firewall table, network namespaces."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Interface, collapse_addresses
 
 from ..facts import Host
-from ..models import Cluster, IPInterface, NamespaceInterface, Network, NetworkNamespace
+from ..models import Cluster, IPAddress, IPInterface, NamespaceInterface, Network, NetworkNamespace
 from ..names import mac_address, passage_name, table_name, veth_name
 from ..resources import Bridge, Firewall, Key, Netns, Passage, Sysctl, Veth
 
@@ -32,10 +32,26 @@ def sysctls(cluster: Cluster) -> Iterator[Sysctl]:
             yield Sysctl(name=name, owner=_owner(networks[0]), value="1")
 
 
-def bridges(cluster: Cluster, host: Host) -> Iterator[Bridge]:
-    """A bridge per network, of the network's name."""
+def bridges(cluster: Cluster, host: Host, bmcs: Mapping[str, IPInterface]) -> Iterator[Bridge]:
+    """A bridge per network, of the network's name; those of type bmc have the addresses of the BMCs, too."""
     for network in cluster.networks:
-        yield Bridge(name=network.name, owner=_owner(network), addresses=network.all_addresses, mtu=host.mtu)
+        yield Bridge(
+            name=network.name,
+            owner=_owner(network),
+            addresses=(*network.all_addresses, *_bmcs_of(network, bmcs)),
+            mtu=host.mtu,
+        )
+
+
+def bmc_network(cluster: Cluster, address: IPAddress) -> Network | None:
+    """The network of type bmc that a BMC's address is in."""
+    networks = (network for network in cluster.networks if network.type == "bmc")
+    return next((n for n in networks if any(address in own.network for own in n.all_addresses)), None)
+
+
+def _bmcs_of(network: Network, bmcs: Mapping[str, IPInterface]) -> tuple[IPInterface, ...]:
+    subnets = {address.network for address in network.all_addresses} if network.type == "bmc" else set()
+    return tuple(address for address in bmcs.values() if address.network in subnets)
 
 
 def bridge_keys(cluster: Cluster, names: tuple[str, ...]) -> tuple[Key, ...]:

@@ -14,6 +14,7 @@ from ..names import tpm_unit as tpm_unit_name
 from ..resources import Key, Tap, UnitResource, VolumeFile
 from ..unit import Property, Unit, command
 from .apps import SECOND
+from .bmc import speaks_ipmi
 from .confinement import (
     CONFIGURATION,
     devices,
@@ -58,6 +59,8 @@ class NodePlan:
     memory: str
     uefi: bool
     tpm: bool
+    ipmi: bool
+    """Whether its guest sees its BMC."""
     smbios: Smbios
     uuid: str
     accelerator: Accelerator
@@ -78,6 +81,7 @@ def node_plan(cluster: Cluster, node: Node, host: Host, settings: Settings) -> N
         memory=node.memory or qemu.DEFAULT_MEMORY,
         uefi=node.uefi,
         tpm=node.tpm,
+        ipmi=speaks_ipmi(cluster, node),
         smbios=_smbios(node),
         uuid=node_uuid(cluster.name, node.name),
         accelerator=host.accelerator,
@@ -236,6 +240,7 @@ def _machine(cluster: Cluster, node: Node, host: Host, settings: Settings) -> qe
         vhost_net=host.vhost_net,
         storage=tuple(_storage(volume, volume_file(cluster, node, volume, host, settings)) for volume in node.volumes),
         tpm=node.tpm,
+        ipmi=speaks_ipmi(cluster, node),
         ignition=CREDENTIALS / unit / IGNITION if node.ignition else None,
         paths=_paths(cluster, node, settings),
     )

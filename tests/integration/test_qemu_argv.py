@@ -109,7 +109,7 @@ def network() -> Iterator[int]:
 
 @pytest.fixture
 def boot(network: int) -> Iterator[Boot]:
-    """Start QEMU in the private network, with its CPUs stopped unless told otherwise."""
+    """Start QEMU in the private network; its CPUs are stopped."""
     with ExitStack() as stack:
 
         def start(machine: Machine, *options: str) -> Qemu:
@@ -171,7 +171,7 @@ def test_pci_layout_is_v2s(boot: Boot, machine: Machine, log: int, tmp_path: Pat
         Share(path=tmp_path, tag="0 odd, tag", writable=False),
         disk(tmp_path / "v,v" / "raw.img", "raw"),
     )
-    guest = boot(replace(machine, nics=nics, storage=storage), "-S")
+    guest = boot(replace(machine, nics=nics, storage=storage))
     assert guest.pci() == [
         *((2, VGA), (3, NIC), (4, NIC), (5, NIC)),
         *((6, SHARE), (7, SERIAL), (8, RNG), (9, DISK), (10, DISK)),
@@ -186,7 +186,7 @@ def test_pci_layout_is_v2s(boot: Boot, machine: Machine, log: int, tmp_path: Pat
 
 
 def test_no_nic_is_none(boot: Boot, machine: Machine, log: int) -> None:
-    guest = boot(machine, "-S")
+    guest = boot(machine)
     assert guest.pci() == [(2, VGA), (3, SERIAL), (4, RNG)]
     assert guest.info("network") == ""
 
@@ -202,27 +202,27 @@ def test_no_nic_is_none(boot: Boot, machine: Machine, log: int) -> None:
 )
 def test_numa(boot: Boot, machine: Machine, log: int, smp: Smp, memory: str, nodes: int, expected: set[str]) -> None:
     """QEMU since 5.2 refuses what placemat v2 gave it: NUMA nodes without memory."""
-    guest = boot(replace(machine, smp=smp, memory=memory, numa_nodes=nodes), "-S")
+    guest = boot(replace(machine, smp=smp, memory=memory, numa_nodes=nodes))
     assert expected <= {line.rstrip() for line in guest.info("numa").splitlines()}
     assert len(guest.ask("query-cpus-fast")) == qemu.cpu_counts(smp)[0]
 
 
 def test_identity(boot: Boot, machine: Machine, log: int) -> None:
-    guest = boot(replace(machine, name="a,b"), "-S")
+    guest = boot(replace(machine, name="a,b"))
     assert guest.ask("query-name") == {"name": "a,b"}
     assert guest.ask("query-uuid") == {"UUID": machine.uuid}
 
 
 def test_sockets(boot: Boot, machine: Machine, log: int) -> None:
     """No monitor on standard input and output, and every socket where the paths say."""
-    chardevs = {item["label"]: item["filename"] for item in boot(machine, "-S").ask("query-chardev")}
-    assert set(chardevs) == {"console", "char0", "compat_monitor0", "parallel0"}
+    chardevs = {item["label"]: item["filename"] for item in boot(machine).ask("query-chardev")}
+    assert set(chardevs) == {"console", "char0", "ipmi0", "compat_monitor0", "parallel0"}
     assert str(machine.paths.console) in chardevs["console"]
     assert str(machine.paths.guest) in chardevs["char0"]
 
 
 def test_console_goes_to_the_fifo_and_to_people(boot: Boot, machine: Machine, log: int) -> None:
-    boot(machine)
+    boot(machine).ask("cont")
     text = b""
     while b"SeaBIOS" not in text or machine.uuid.encode() not in text:
         chunk = os.read(log, 4096)
@@ -236,7 +236,7 @@ def test_uefi(boot: Boot, machine: Machine, log: int, tmp_path: Path) -> None:
     firmware = OVMF._replace(vars=tmp_path / "efivars.fd")
     shutil.copy(OVMF.vars, firmware.vars)
     nics = (Nic(tap="pmt-a", mac="52:54:00:00:00:0a", mtu=1500),)
-    guest = boot(replace(machine, firmware=firmware, nics=nics), "-S")
+    guest = boot(replace(machine, firmware=firmware, nics=nics))
     flash = {
         item["device"]: item["inserted"] for item in guest.ask("query-block") if item["device"].startswith("pflash")
     }
@@ -255,7 +255,7 @@ def test_tpm(boot: Boot, machine: Machine, log: int, tmp_path: Path) -> None:
         assert activated.stderr
         assert b"Listening on" in activated.stderr.readline()
         try:
-            guest = boot(replace(machine, tpm=True), "-S")
+            guest = boot(replace(machine, tpm=True))
             (tpm,) = guest.ask("query-tpm")
             assert (tpm["model"], tpm["options"]["type"]) == ("tpm-tis", "emulator")
             guest.ask("quit")
@@ -267,4 +267,4 @@ def test_tpm(boot: Boot, machine: Machine, log: int, tmp_path: Path) -> None:
 def test_ignition(boot: Boot, machine: Machine, log: int, tmp_path: Path) -> None:
     ignition = tmp_path / "a,b.ign"
     ignition.write_text("{}")
-    assert boot(replace(machine, ignition=ignition), "-S").ask("query-status")["running"] is False
+    assert boot(replace(machine, ignition=ignition)).ask("query-status")["running"] is False

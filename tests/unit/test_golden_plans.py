@@ -66,7 +66,7 @@ def planned(source: Path) -> str:
     host = host_of(text)
     settings: dict[str, Any] = {key: Path(value) for key, value in header(text, "settings").items()}
     cluster, warnings = read([source], name[1] if name else "dc", bridges=host.bridges, check_files=False)
-    assert warnings == ()
+    assert [warning for warning in warnings if "cybozu" not in warning.text] == []
     return render_plan(plan(moved(cluster), host, Settings(cluster=cluster.name, **settings)))
 
 

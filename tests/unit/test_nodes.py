@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -16,9 +17,33 @@ from placematd.events import Events
 from placematd.names import NodePaths
 from placematd.nodes import NodeControl, unit_state
 from placematd.plan import plan
+from placematd.qmp import QmpClient, QmpEvent
 from placematd.systemd import UnitState
 
 NODE = plan(CLUSTER, HOST, SETTINGS).nodes[0]
+
+
+ATTACHED = ["qmp_capabilities", "query-status", "query-status", "cont"]
+
+
+class Board:
+    """A baseboard that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def prepare(self, monitor: QmpClient) -> None:
+        assert await monitor.query_status() == "prelaunch"
+        self.told.append("prepare")
+
+    async def adopted(self, monitor: QmpClient) -> None:
+        self.told.append("adopted")
+
+    def on_qmp_event(self, event: QmpEvent) -> None:
+        self.told.append(event.name)
+
+    def on_power(self, power: str) -> None:
+        self.told.append(power)
 
 
 class Machine:
@@ -32,9 +57,16 @@ class Machine:
         self.starts = 0
         self.powers_off_on_button = True
         self.events.listen(lambda event: self.told.append(event["message"]))
-        self.control = NodeControl(self.plan, self.events, self.start, self.kill, lambda node, line: None)
+        self.status = "prelaunch"
+        self.board = Board()
+        self.control = self.controlled(self.start)
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+
+    def controlled(self, start: Callable[[], Awaitable[None]]) -> NodeControl:
+        control = NodeControl(self.plan, self.events, start, self.kill, lambda node, line: None)
+        control.board = self.board
+        return control
 
     async def start(self) -> None:
         self.starts += 1
@@ -55,7 +87,8 @@ class Machine:
         while line := await reader.readline():
             request = json.loads(line)
             self.commands.append(request["execute"])
-            writer.write(json.dumps({"return": {}, "id": request["id"]}).encode() + b"\n")
+            answer = {"status": self.status} if request["execute"] == "query-status" else {}
+            writer.write(json.dumps({"return": answer, "id": request["id"]}).encode() + b"\n")
             if request["execute"] == "system_powerdown" and self.powers_off_on_button:
                 task = asyncio.ensure_future(self.end("exited"))
                 self._clients.add(task)
@@ -103,7 +136,20 @@ def test_start_waits_for_the_monitor_and_twice_is_once(tmp_path: Path) -> None:
 
     machine = run(tmp_path, scenario)
     assert machine.starts == 1
-    assert machine.commands == ["qmp_capabilities"]
+    assert machine.commands == ATTACHED
+    assert machine.board.told == ["On", "prepare", "Off"]
+
+
+def test_a_guest_that_runs_is_adopted(tmp_path: Path) -> None:
+    async def scenario(machine: Machine) -> None:
+        machine.status = "running"
+        await machine.start()
+        await machine.control.attach()
+        assert await machine.control.pid() == os.getpid()
+
+    machine = run(tmp_path, scenario)
+    assert machine.board.told == ["On", "adopted", "Off"]
+    assert machine.commands == ATTACHED[:2]
 
 
 def test_a_qemu_that_ends_at_once_is_an_error_with_the_way_to_its_log(tmp_path: Path) -> None:
@@ -112,7 +158,7 @@ def test_a_qemu_that_ends_at_once_is_an_error_with_the_way_to_its_log(tmp_path: 
             await machine.control.unit_changed("running")
             await machine.control.unit_changed("failed")
 
-        machine.control = NodeControl(machine.plan, machine.events, fail, machine.kill, lambda node, line: None)
+        machine.control = machine.controlled(fail)
         with pytest.raises(
             StepError, match=rf"start node {NODE.name}: QEMU ended at once .*journalctl -u '{NODE.unit}'"
         ):
@@ -132,7 +178,7 @@ def test_a_socket_that_a_dead_qemu_left_is_no_monitor_and_no_obstacle(tmp_path: 
             await machine.control.unit_changed("running")
             asyncio.get_running_loop().call_later(0.2, refused.set)
 
-        machine.control = NodeControl(machine.plan, machine.events, slow_start, machine.kill, lambda node, line: None)
+        machine.control = machine.controlled(slow_start)
         starting = asyncio.ensure_future(machine.control.start())
         await refused.wait()
         assert not starting.done()
@@ -140,7 +186,7 @@ def test_a_socket_that_a_dead_qemu_left_is_no_monitor_and_no_obstacle(tmp_path: 
         await asyncio.wait_for(starting, 30)
         assert machine.control.power == "On"
 
-    assert run(tmp_path, scenario).commands == ["qmp_capabilities"]
+    assert run(tmp_path, scenario).commands == ATTACHED
 
 
 def test_a_qemu_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +196,7 @@ def test_a_qemu_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyte
         async def hang() -> None:
             await machine.control.unit_changed("running")
 
-        machine.control = NodeControl(machine.plan, machine.events, hang, machine.kill, lambda node, line: None)
+        machine.control = machine.controlled(hang)
         with pytest.raises(TimedOut, match=rf"monitor of node {NODE.name}"):
             await machine.control.start()
 

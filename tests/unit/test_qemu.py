@@ -46,8 +46,8 @@ def test_whole_command_line_in_v2s_order() -> None:
         nics=(Nic(tap="pmt-a", mac="52:54:00:00:00:01", mtu=1460, queues=4),),
         storage=(
             Disk(path=Path("/v/root.img"), format="qcow2", cache="none"),
-            Disk(path=Path("/v/seed.img"), format="raw", cache="writeback"),
             Share(path=Path("/srv"), tag="data", writable=False),
+            Disk(path=Path("/v/seed.img"), format="raw", cache="writeback"),
         ),
     )
     run = "/run/placemat/dc"
@@ -64,20 +64,25 @@ def test_whole_command_line_in_v2s_order() -> None:
         *("-smbios", "type=1,serial=1234abcd"),
         *("-netdev", "tap,id=net0,ifname=pmt-a,script=no,downscript=no,vhost=on,queues=4"),
         "-device",
-        "virtio-net-pci,host_mtu=1460,netdev=net0,mac=52:54:00:00:00:01,mq=on,vectors=10,romfile=",
-        *("-drive", "if=virtio,cache=none,aio=native,format=qcow2,file=/v/root.img"),
-        *("-drive", "if=virtio,cache=writeback,aio=threads,format=raw,file=/v/seed.img"),
-        *("-virtfs", "local,id=share2,path=/srv,mount_tag=data,security_model=none,readonly=on"),
+        "virtio-net-pci,host_mtu=1460,netdev=net0,mac=52:54:00:00:00:01,id=nic0,mq=on,vectors=10,romfile=",
+        *("-drive", "if=none,id=drive0,cache=none,aio=native,format=qcow2,file=/v/root.img"),
+        *("-virtfs", "local,id=share1,path=/srv,mount_tag=data,security_model=none,readonly=on"),
+        *("-drive", "if=none,id=drive1,cache=writeback,aio=threads,format=raw,file=/v/seed.img"),
+        *("-device", "ide-cd,bus=ide.1,unit=0,id=cd0"),
         *("-chardev", f"socket,id=chrtpm,path={run}/tpm/worker-1", "-tpmdev", "emulator,id=tpm0,chardev=chrtpm"),
         *("-device", "tpm-tis,tpmdev=tpm0"),
         *("-boot", "reboot-timeout=30000"),
         *("-chardev", f"socket,id=char0,path={run}/node/worker-1/guest,server=on,wait=off"),
         *("-device", "virtio-serial", "-device", "virtserialport,chardev=char0,name=placemat"),
+        *("-chardev", f"socket,id=ipmi0,path={run}/node/worker-1/ipmi,server=on,wait=off"),
+        *("-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0"),
         *("-qmp", f"unix:{run}/node/worker-1/qmp,server=on,wait=off"),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"),
         *("-cpu", "host"),
         *("-name", "guest=worker-1,debug-threads=on", "-uuid", machine.uuid),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-device", "virtio-blk-pci,drive=drive0,id=disk0", "-device", "virtio-blk-pci,drive=drive1,id=disk1"),
+        "-S",
     ]
 
 
@@ -198,12 +203,12 @@ def test_ipxe_rom_stays_without_uefi() -> None:
     ],
 )
 def test_aio_follows_cache(cache: qemu.Cache, aio: str) -> None:
-    argv = qemu.volume(0, Disk(path=Path("/v/a.img"), format="qcow2", cache=cache))
-    assert argv == ("-drive", f"if=virtio,cache={cache},aio={aio},format=qcow2,file=/v/a.img")
+    argv = qemu.drive(0, Disk(path=Path("/v/a.img"), format="qcow2", cache=cache))
+    assert argv == ("-drive", f"if=none,id=drive0,cache={cache},aio={aio},format=qcow2,file=/v/a.img")
 
 
 def test_writable_share() -> None:
-    share = qemu.volume(0, Share(path=Path("/srv"), tag="data", writable=True))
+    share = qemu.share(0, Share(path=Path("/srv"), tag="data", writable=True))
     assert share == ("-virtfs", "local,id=share0,path=/srv,mount_tag=data,security_model=none")
 
 
