@@ -9,7 +9,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from placematd.bmc.accounts import PRIVILEGE_OF, Accounts
@@ -128,8 +128,7 @@ class IpmiServer(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def pause_writing(self) -> None:
         """Called by the event loop: the kernel takes no more, so that answers are dropped, as a network would."""
