@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ...machine import BootMode, Firmware, Machine
 from ..messages import RedfishError
-from ..resource import ROOT, Action, Call, Json, Resource, Rule, link, object_of, one_of
+from ..resource import ROOT, Action, Call, Json, Resource, Rule, link, object_of
 from .paths import BIOS
 
 SETTINGS: Final = f"{BIOS}/Settings"
@@ -171,12 +171,8 @@ async def _reset_bios(call: Call) -> None:
     await reset(call.machine)
 
 
-_APPLY_TIME: Final = {"ApplyTime": one_of("OnReset")}
-
-
 def routes() -> Sequence[Resource]:
     """Bios, its Settings and its attribute registry."""
-    writable = {"Attributes": object_of(ATTRIBUTE_RULE)}
     return [
         Resource(uri=BIOS, type=TYPE, get=_get_bios, actions=(Action("Bios.ResetBios", _reset_bios),)),
         Resource(
@@ -184,7 +180,7 @@ def routes() -> Sequence[Resource]:
             type=TYPE,
             get=_get_settings,
             patch=_patch,
-            writable={**writable, "@Redfish.SettingsApplyTime": _APPLY_TIME},
+            writable={"Attributes": object_of(ATTRIBUTE_RULE)},
         ),
         Resource(uri=REGISTRY_URI, type="MessageRegistryFile.v1_1_5.MessageRegistryFile", get=_get_registry_file),
         Resource(uri=REGISTRY_STORE, type="AttributeRegistry.v1_4_0.AttributeRegistry", get=_get_registry),

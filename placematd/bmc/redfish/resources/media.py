@@ -1,14 +1,15 @@
 """Virtual media: images that are loaded from elsewhere and that the guest has as its CD.
 
 InsertMedia is answered at once with a task that follows the transfer. PATCH of Image, which some clients know alone,
-is answered when the image is in.
+begins the same; Inserted becomes true when the image is in.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ...machine import Machine, Media
+from ...machine import Media
 from ..messages import RedfishError
 from ..resource import Action, Call, Json, Resource, Rule, boolean, collection, missing, one_of, text
 from ..tasks import Task
@@ -25,26 +26,24 @@ FIELDS: Final[Mapping[str, Rule]] = {
     "Inserted": boolean(),
     "WriteProtected": boolean(),
     "UserName": text(255, nullable=True),
-    "Password": text(255, nullable=True),
+    "Password": Rule("string", maximum=255, nullable=True, secret=True),
     "TransferProtocolType": one_of(*PROTOCOLS.values(), nullable=True),
     "TransferMethod": one_of(METHOD, nullable=True),
 }
 
-Tell = Callable[[float, float | None], None]
 
-
-def slot(media: Media) -> Json:
+def slot(media: Media, *, on_its_way: bool = False) -> Json:
     """The VirtualMedia resource; a password is never read back, neither by itself nor in the image's URL."""
-    full = media.inserted
+    full = media.inserted or on_its_way
     return {
         "Id": media.slot,
         "Name": f"Virtual {media.slot}",
         "MediaTypes": ["CD", "DVD"],
         "Image": shown(media.image) if full else None,
         "ImageName": name(media.image) if full else None,
-        "Inserted": full,
+        "Inserted": media.inserted,
         "WriteProtected": media.write_protected,
-        "ConnectedVia": "URI" if full else "NotConnected",
+        "ConnectedVia": "URI" if media.inserted else "NotConnected",
         "UserName": user_name(media.image) if full else None,
         "Password": None,
         "TransferProtocolType": protocol(media.image) if full else None,
@@ -64,11 +63,29 @@ def wish(body: Mapping[str, Any]) -> Wish:
     )
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """An image on its way into a slot."""
+
+    task: Task
+    image: str
+    write_protected: bool
+
+
 class Slots:
-    """The slots of one machine, and which of them are being filled."""
+    """The slots of one machine, with what is on its way into them."""
 
     def __init__(self) -> None:
-        self._loading: dict[str, Task | None] = {}
+        self._transfers: dict[str, Transfer] = {}
+
+    async def get(self, call: Call) -> Json:
+        """The resource; an image on its way is told already, so that nobody takes the slot for a free one."""
+        media = await find(call)
+        transfer = self._transfer(media.slot)
+        if transfer is None or media.inserted:
+            return slot(media)
+        waiting = Media(slot=media.slot, image=transfer.image, write_protected=transfer.write_protected)
+        return slot(waiting, on_its_way=True)
 
     async def insert(self, call: Call) -> Task:
         """InsertMedia: a task that ends when the image is in."""
@@ -80,28 +97,20 @@ class Slots:
         except Unfit as unfit:
             raise _unfit_parameter(unfit) from unfit
         media = await find(call)
-        self._check_free(media)
-
-        async def work(task: Task) -> None:
-            with self._filling(media.slot, task):
-                await _load(call.machine, media.slot, image, wished.write_protected, task.progress)
-
-        told = {"Image": shown(wished.image), "WriteProtected": wished.write_protected}
-        owner = call.account.slot if call.account else 0
-        task = call.services.tasks.start("Insert virtual media", work, target=call.uri, body=told, owner=owner)
-        self._loading[media.slot] = task
-        return task
+        if media.inserted or self._transfer(media.slot):
+            raise RedfishError("ResourceInUse")
+        return self._start(call, media.slot, image, wished.write_protected)
 
     async def eject(self, call: Call) -> None:
         """EjectMedia: an image on its way is stopped, an empty slot is empty already."""
         media = await find(call)
-        task = self._loading.get(media.slot)
-        if task:
-            task.cancel()
+        transfer = self._transfer(media.slot)
+        if transfer:
+            transfer.task.cancel()
         await call.machine.eject_media(media.slot)
 
     async def patch(self, call: Call) -> None:
-        """The same through the resource's properties."""
+        """The same through the resource's properties: Image or Inserted, the rest goes with Image."""
         body = call.body
         if body.get("Inserted") is False or ("Image" in body and body["Image"] is None):
             await self.eject(call)
@@ -117,38 +126,33 @@ class Slots:
         except Unfit as unfit:
             raise RedfishError("PropertyValueFormatError", unfit.value, unfit.name, at=unfit.name) from unfit
         media = await find(call)
+        if self._transfer(media.slot):
+            raise RedfishError("ResourceInUse")
         if media.inserted:
             await call.machine.eject_media(media.slot)
-        elif media.slot in self._loading:
-            raise RedfishError("ResourceInUse")
-        with self._filling(media.slot, None):
-            await _load(call.machine, media.slot, image, wished.write_protected, lambda _done, _total: None)
+        self._start(call, media.slot, image, wished.write_protected)
 
-    def _check_free(self, media: Media) -> None:
-        if media.inserted or media.slot in self._loading:
-            raise RedfishError("ResourceInUse")
+    def _transfer(self, name: str) -> Transfer | None:
+        transfer = self._transfers.get(name)
+        return None if transfer is None or transfer.task.done else transfer
 
-    @contextmanager
-    def _filling(self, name: str, task: Task | None) -> Iterator[None]:
-        self._loading[name] = task
-        try:
-            yield
-        finally:
-            if self._loading.get(name) is task:
-                del self._loading[name]
+    def _start(self, call: Call, name: str, image: str, write_protected: bool) -> Task:
+        async def work(task: Task) -> None:
+            # Whoever cancels the task stops the transfer as well: every machine has it as a generator.
+            async with aclosing(call.machine.insert_media(name, image, write_protected)) as steps:  # type: ignore[type-var]
+                async for progress in steps:
+                    task.progress(progress.done, progress.total)
+
+        told = {"Image": shown(image), "WriteProtected": write_protected}
+        task = replace(call, body=told).start("Insert virtual media", work)
+        self._transfers[name] = Transfer(task, image, write_protected)
+        return task
 
 
 def _unfit_parameter(unfit: Unfit) -> RedfishError:
     if unfit.name == "TransferProtocolType":
         return RedfishError("ActionParameterValueConflict", unfit.name, unfit.value)
     return RedfishError("ActionParameterValueFormatError", unfit.value, unfit.name, INSERT)
-
-
-async def _load(machine: Machine, slot: str, image: str, write_protected: bool, tell: Tell) -> None:
-    """Fill a slot; whoever cancels stops the transfer as well, since every machine has it as a generator."""
-    async with aclosing(machine.insert_media(slot, image, write_protected)) as transfer:  # type: ignore[type-var]
-        async for progress in transfer:
-            tell(progress.done, progress.total)
 
 
 async def find(call: Call) -> Media:
@@ -163,22 +167,18 @@ async def _get_slots(call: Call) -> Json:
     return collection("Virtual Media", [f"{VIRTUAL_MEDIA}/{media.slot}" for media in await call.machine.media()])
 
 
-async def _get_slot(call: Call) -> Json:
-    return slot(await find(call))
-
-
 def routes() -> Sequence[Resource]:
     """VirtualMedia of the system, which the manager links to as well."""
     slots = Slots()
-    image = text(LONGEST_URI, 1)
+    image = Rule("string", minimum=1, maximum=LONGEST_URI, secret=True)
     return [
         Resource(uri=VIRTUAL_MEDIA, type="VirtualMediaCollection.VirtualMediaCollection", get=_get_slots),
         Resource(
             uri=f"{VIRTUAL_MEDIA}/{{id}}",
             type="VirtualMedia.v1_6_5.VirtualMedia",
-            get=_get_slot,
+            get=slots.get,
             patch=slots.patch,
-            writable={"Image": text(LONGEST_URI, 1, nullable=True), **FIELDS},
+            writable={"Image": replace(image, nullable=True), **FIELDS},
             actions=(
                 Action(INSERT, slots.insert, {"Image": image, **FIELDS}, required=("Image",)),
                 Action(EJECT, slots.eject),
