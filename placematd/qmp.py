@@ -9,6 +9,9 @@ import asyncio
 import itertools
 import json
 import logging
+import os
+import socket
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ log = logging.getLogger("placematd")
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 10.0
+DRAIN_SECONDS = 0.01
 CLOSED = "QEMU closed the connection"
 LINE_BYTES = 8 << 20
 """The longest line that is accepted; query-qmp-schema answers with 0.2 MB, so this is for a QEMU that has gone mad."""
@@ -105,8 +109,9 @@ class QmpClient:
         command: str,
         arguments: Mapping[str, Json] | None = None,
         timeout_seconds: float = COMMAND_SECONDS,
+        fd: int = -1,
     ) -> Json:
-        """Run a command and return what is in its "return".
+        """Run a command and return what is in its "return"; `fd` is a descriptor to send with it, for add-fd.
 
         Raises QmpError where QEMU refuses, TimedOut, and StepError where the connection is or gets lost.
         """
@@ -118,8 +123,7 @@ class QmpClient:
         self._pending[number] = answer = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout_seconds):
-                self._writer.write(json.dumps(request).encode() + b"\n")
-                await self._writer.drain()
+                await self._send(json.dumps(request).encode() + b"\n", fd)
                 result: Json = await answer
                 return result
         except TimeoutError:
@@ -135,6 +139,23 @@ class QmpClient:
             raise StepError(attempted, failure.answer) from None
         finally:
             self._pending.pop(number, None)
+
+    async def _send(self, line: bytes, fd: int) -> None:
+        """Send a line, with a descriptor (unix(7), SCM_RIGHTS) unless `fd` is negative."""
+        if fd >= 0:
+            while self._writer.transport.get_write_buffer_size():  # what was written before comes before
+                await asyncio.sleep(DRAIN_SECONDS)
+            with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as stream:
+                line = line[socket.send_fds(stream, [line], [fd]) :]
+        self._writer.write(line)
+        await self._writer.drain()
+
+    @property
+    def pid(self) -> int:
+        """The process that listens on the socket: QEMU (unix(7), SO_PEERCRED)."""
+        stream = self._writer.get_extra_info("socket")
+        pid, _, _ = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        return int(pid)
 
     async def query_status(self) -> str:
         """RunState of QEMU's QAPI schema: running, paused, shutdown, prelaunch, ..."""
