@@ -9,7 +9,7 @@ from placematd import __version__
 from placematd.errors import PlacematError
 
 from .clusters import Places
-from .commands import forward, image, logs, netns, node, read, status, updown, volume
+from .commands import bmc, forward, image, logs, netns, node, read, status, updown, volume
 from .errors import EXIT_STATUS_HELP, exit_status
 from .sandbox.command import CONTEXT_SETTINGS, sandbox_command
 from .session import Commands, Session
@@ -75,6 +75,7 @@ app.command()(updown.down)
 app.command()(status.status)
 app.command()(status.reload)
 app.add_typer(node.app, name="node")
+app.add_typer(bmc.app, name="bmc")
 app.add_typer(netns.app, name="netns")
 app.add_typer(volume.app, name="volume")
 app.add_typer(image.app, name="image")

@@ -114,6 +114,82 @@ class Volume(TypedDict):
     made: str
 
 
+class BmcUser(TypedDict):
+    """An account of a BMC."""
+
+    name: str
+    role: str
+    enabled: bool
+
+
+class BmcSession(TypedDict):
+    """A login to a BMC."""
+
+    user: str
+    protocol: str
+    remote: str
+    time: str
+
+
+class Bmc(TypedDict):
+    """The BMC of a node."""
+
+    node: str
+    address: str | None
+    source: Literal["file", "guest"] | None
+    ipmi: bool
+    cipher_suites: list[int]
+    users: list[BmcUser]
+    unit: str
+    unit_state: str
+    last_session: BmcSession | None
+
+
+class BootOverride(TypedDict):
+    """Where the node boots from instead of its own order."""
+
+    enabled: str
+    target: str
+    mode: str | None
+
+
+class Watchdog(TypedDict):
+    """The watchdog timer of a BMC."""
+
+    running: bool
+    action: str
+    seconds_left: float
+
+
+class Media(TypedDict):
+    """A virtual media slot."""
+
+    slot: str
+    image: str
+    inserted: bool
+
+
+class BmcState(Bmc):
+    """The BMC of a node with its state."""
+
+    power: Power
+    restart_cause: str
+    boot: BootOverride
+    watchdog: Watchdog
+    media: list[Media]
+    sel_entries: int
+
+
+class SelEntry(TypedDict):
+    """An entry of a BMC's event log; `data` is hexadecimal."""
+
+    id: int
+    time: str
+    severity: str
+    message: str
+    data: str
+
+
 class Change(TypedDict):
     """One change that a reload makes, or would make."""
 

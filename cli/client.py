@@ -14,7 +14,7 @@ from urllib.parse import quote
 from placematd.errors import NotFound, WrongState
 from placematd.facts import API_GROUP
 
-from .answers import Change, Cluster, Event, Forward, Node, Volume
+from .answers import Bmc, BmcState, Change, Cluster, Event, Forward, Node, SelEntry, Volume
 from .errors import BadUsage, Refused, Unreachable
 
 TIMEOUT_SECONDS = 15.0
@@ -141,6 +141,27 @@ class Api:
         """Delete a volume and have it made anew, which may take as long as copying its image; returns what it was."""
         path = f"/v1/volumes/{quote(node, safe='')}/{quote(volume, safe='@')}/reset"
         return cast(Volume, self._call("POST", path, {}, timeout_seconds=RELOAD_TIMEOUT_SECONDS))
+
+    def bmcs(self) -> list[Bmc]:
+        """All BMCs, in file order."""
+        return cast(dict[str, list[Bmc]], self._call("GET", "/v1/bmcs"))["bmcs"]
+
+    def bmc(self, node: str) -> BmcState:
+        """One BMC with its state."""
+        return cast(BmcState, self._call("GET", f"/v1/bmcs/{quote(node, safe='')}"))
+
+    def sel(self, node: str) -> list[SelEntry]:
+        """The event log of a BMC, oldest first."""
+        answer = self._call("GET", f"/v1/bmcs/{quote(node, safe='')}/sel")
+        return cast(dict[str, list[SelEntry]], answer)["entries"]
+
+    def clear_sel(self, node: str) -> None:
+        """Empty the event log of a BMC."""
+        self._call("DELETE", f"/v1/bmcs/{quote(node, safe='')}/sel")
+
+    def bmc_authority(self) -> str:
+        """The certificate of the CA that vouches for the BMCs, PEM."""
+        return cast(dict[str, str], self._call("GET", "/v1/bmc-ca"))["certificate"]
 
     def events(self) -> EventStream:
         """The event stream; between events it waits without limit."""

@@ -13,38 +13,27 @@ POST /v1/volumes/NODE/VOLUME/reset          delete a volume and make it anew; it
 GET  /v1/forwards                           port forwards
 POST /v1/forwards                           {"local", "remote", "protocol"}, as `forward.parse` takes them
 DELETE /v1/forwards/PROTOCOL-LOCAL          take a forward away
+/v1/bmcs..., /v1/bmc-ca                     BMCs: see `api_bmc`
 
-An error is {"error": text, "hint": text, "mistakes": [text, ...]} with a status from `STATUSES`.
+An error is {"error": text, "hint": text, "mistakes": [text, ...]} with a status from `api_handler.STATUSES`.
 """
 
 import json
-import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Protocol
 
 from tornado.iostream import IOStream, StreamClosedError
-from tornado.web import Application, HTTPError, RequestHandler
+from tornado.web import Application, HTTPError
 
+from .api_bmc import Bmcs
+from .api_bmc import routes as bmc_routes
+from .api_handler import NAME, JsonHandler
 from .console import ConsoleHub
-from .errors import InvalidCluster, NotFound, PlacematError, TimedOut, WrongState
 from .events import Events
 from .forward import parse
 from .forwards import Forwards
 from .relay import relay
-
-log = logging.getLogger("placematd")
-
-# The one place that knows which error is which HTTP status; the first match counts.
-STATUSES: Sequence[tuple[type[Exception], int]] = (
-    (InvalidCluster, 400),
-    (ValueError, 400),
-    (NotFound, 404),
-    (WrongState, 409),
-    (TimedOut, 504),
-    (PlacematError, 500),
-)
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -113,35 +102,12 @@ class Backend(Protocol):
         ...
 
 
-class Handler(RequestHandler):
-    """The base of all handlers: JSON, errors by table, nothing for browsers."""
+class Handler(JsonHandler):
+    """The base of these handlers."""
 
     def initialize(self, backend: Backend) -> None:
         """Keep the service (tornado calls this with the route's arguments)."""
         self.backend = backend
-
-    def set_default_headers(self) -> None:
-        """Every answer is JSON unless its handler says otherwise."""
-        self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.set_header("Cache-Control", "no-store")
-
-    def reply(self, value: object) -> None:
-        """Finish with a JSON value (also a list, which tornado's own `write` refuses)."""
-        self.finish(json.dumps(value) + "\n")
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Finish with the error as JSON, its status taken from `STATUSES`."""
-        error = kwargs.get("exc_info", (None, None, None))[1]
-        status = next((status for kind, status in STATUSES if isinstance(error, kind)), status_code)
-        self.set_status(status)
-        text = str(error) if isinstance(error, PlacematError | ValueError) else HTTPStatus(status).phrase
-        mistakes = [str(mistake) for mistake in error.mistakes] if isinstance(error, InvalidCluster) else []
-        self.reply({"error": text, "hint": getattr(error, "hint", ""), "mistakes": mistakes})
-
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Errors raised on purpose are the caller's to see; only the others need a traceback in the journal."""
-        if not isinstance(value, PlacematError | ValueError | HTTPError):
-            log.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
 
 
 class ClusterHandler(Handler):
@@ -272,24 +238,26 @@ class MissingHandler(Handler):
         raise HTTPError(404)
 
 
-def application(backend: Backend) -> Application:
-    """The API's routes."""
-    name = r"([A-Za-z0-9][A-Za-z0-9_.-]*)"
+def application(backend: Backend, bmcs: Bmcs | None = None) -> Application:
+    """The API's routes; those of BMCs only where there are any."""
     routes = [
         (r"/v1/cluster", ClusterHandler),
         (r"/v1/nodes", NodesHandler),
-        (rf"/v1/nodes/{name}", NodeHandler),
-        (rf"/v1/nodes/{name}/(start|stop|restart)", ActionHandler),
-        (rf"/v1/nodes/{name}/console", ConsoleHandler),
+        (rf"/v1/nodes/{NAME}", NodeHandler),
+        (rf"/v1/nodes/{NAME}/(start|stop|restart)", ActionHandler),
+        (rf"/v1/nodes/{NAME}/console", ConsoleHandler),
         (r"/v1/events", EventsHandler),
         (r"/v1/reload", ReloadHandler),
         (r"/v1/volumes", VolumesHandler),
-        (rf"/v1/volumes/{name}/(@?[A-Za-z0-9][A-Za-z0-9_.-]*)/reset", ResetHandler),
+        (rf"/v1/volumes/{NAME}/(@?[A-Za-z0-9][A-Za-z0-9_.-]*)/reset", ResetHandler),
         (r"/v1/forwards", ForwardsHandler),
         (r"/v1/forwards/([^/]+)", ForwardHandler),
     ]
     return Application(
-        [(pattern, handler, {"backend": backend}) for pattern, handler in routes],
+        [
+            *((pattern, handler, {"backend": backend}) for pattern, handler in routes),
+            *(bmc_routes(bmcs) if bmcs else ()),
+        ],
         default_handler_class=MissingHandler,
         default_handler_args={"backend": backend},
         log_function=lambda handler: None,

@@ -84,6 +84,42 @@ def forward(local: str, remote: str, protocol: str) -> dict[str, object]:
     }
 
 
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+def bmc(name: str, **fields: object) -> dict[str, object]:
+    """A BMC with its state as the API shows it."""
+    return {
+        "node": name,
+        "address": "172.16.1.2",
+        "source": "file",
+        "ipmi": True,
+        "cipher_suites": [3, 17],
+        "users": [
+            {"name": "admin", "role": "Administrator", "enabled": True},
+            {"name": "op", "role": "Operator", "enabled": False},
+        ],
+        "unit": f"placemat-lab-bmc-{name}.socket",
+        "unit_state": "listening",
+        "last_session": {
+            "user": "admin",
+            "protocol": "ipmi",
+            "remote": "172.16.1.1",
+            "time": "2026-01-02T03:04:05+00:00",
+        },
+        "power": "On",
+        "restart_cause": "chassis-control",
+        "boot": {"enabled": "Once", "target": "Pxe", "mode": "UEFI"},
+        "watchdog": {"running": True, "action": "reset", "seconds_left": 12.5},
+        "media": [{"slot": "Cd", "image": "http://images/live.iso", "inserted": True}],
+        "sel_entries": 2,
+    } | fields
+
+
+STATE = ("power", "restart_cause", "boot", "watchdog", "media", "sel_entries")
+"""What only the answer about one BMC has."""
+
+
 class FakeApi:
     """A cluster "lab" with two nodes; what a test changes in it shows in the next answer."""
 
@@ -95,6 +131,8 @@ class FakeApi:
         self.forwards: dict[str, dict[str, object]] = {}
         self.changes: list[dict[str, str]] = []
         self.volumes: list[dict[str, object]] = []
+        self.bmcs = [bmc("worker-1"), bmc("worker-2", address=None, source=None, last_session=None)]
+        self.sel: list[dict[str, object]] = []
         self.errors: dict[str, tuple[int, object]] = {}  # path -> status and body
         self.requests: list[tuple[str, str, object]] = []
         self.consoles: list[socket.socket] = []
@@ -165,6 +203,10 @@ class FakeApi:
         """A node, or None."""
         return next((found for found in self.nodes if found["name"] == name), None)
 
+    def find_bmc(self, node: str) -> dict[str, object] | None:
+        """The BMC of a node, or None."""
+        return next((found for found in self.bmcs if found["node"] == node), None)
+
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     api: FakeApi
@@ -202,6 +244,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, list(api.forwards.values()))
             case ["volumes"]:
                 self._reply(200, api.volumes)
+            case ["bmcs"]:
+                short = [{key: bmc[key] for key in bmc.keys() - set(STATE)} for bmc in api.bmcs]
+                self._reply(200, {"bmcs": short})
+            case ["bmcs", name] if api.find_bmc(name):
+                self._reply(200, api.find_bmc(name))
+            case ["bmcs", name, "sel"] if api.find_bmc(name):
+                self._reply(200, {"entries": api.sel})
+            case ["bmc-ca"]:
+                self._reply(200, {"certificate": CERTIFICATE})
             case ["events"]:
                 self._stream()
             case _:
@@ -236,6 +287,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self._failed():
             return
         match [unquote(part) for part in self.path.split("/")[2:]]:
+            case ["bmcs", name, "sel"] if api.find_bmc(name):
+                api.sel.clear()
+                self.send_response(204)
+                self.end_headers()
             case ["forwards", name] if api.forwards.pop(name, None):
                 self.send_response(204)
                 self.end_headers()

@@ -24,8 +24,8 @@ LAYERS = {
     3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp run sysctl "
     "systemd udp_relay unit_log units varlink volume",
     # serving
-    4: "__init__ __main__ adapters api api_v2 apply baseboard bmc console firewall_watch guest nodes relay service "
-    "status storage wanted",
+    4: "__init__ __main__ adapters api api_bmc api_handler api_v2 apply baseboard bmc console firewall_watch guest "
+    "nodes relay service status storage wanted",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
@@ -34,7 +34,7 @@ HOMES = {
     "pydbus": "bus systemd",
     "gi": "bus systemd",
     "pyroute2": "network",
-    "tornado": "__main__ api api_v2 bmc console guest relay service",
+    "tornado": "__main__ api api_handler api_v2 bmc console guest relay service",
     "sdnotify": "__main__ service",
     "pyghmi": "bmc",
     "cryptography": "bmc baseboard",
