@@ -27,7 +27,6 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from fakes.machine import INVENTORY, LIMITS, FakeMachine  # noqa: E402
-
 from placematd.bmc.accounts import Accounts, Role  # noqa: E402
 from placematd.bmc.process import Certificate, Process  # noqa: E402
 

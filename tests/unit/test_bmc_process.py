@@ -1,0 +1,337 @@
+"""The process of a BMC as systemd runs it: started by the first packet, ended when idle, nothing lost in between."""
+
+import asyncio
+import fcntl
+import io
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from fakes.bmc import add_accounts, throw_away_certificate
+from fakes.machine import FakeMachine
+
+from placematd.baseboard.serve import MachineSocket
+from placematd.bmc.__main__ import JournalFormatter
+from placematd.bmc.machine import BootOverride, Limits
+from placematd.bmc.process import Certificate, kind_of
+
+PING = bytes.fromhex("0600ff06000011be80010000")
+"""Presence ping, message tag 1 (ASF 2.0 section 3.2.4.3)."""
+
+needs_ipmitool = pytest.mark.skipif(not shutil.which("ipmitool"), reason="apt-get install ipmitool")
+
+
+class Activator:
+    """What systemd does for a socket unit: holds the sockets and runs the process whenever something is on one."""
+
+    def __init__(self, sockets: Sequence[socket.socket], argv: Sequence[str], environment: dict[str, str]) -> None:
+        self._sockets, self._argv, self._environment = sockets, argv, environment
+        self.exits: list[int] = []
+        self.process: asyncio.subprocess.Process | None = None
+        self.log = b""
+
+    async def run(self) -> None:
+        while True:
+            await self._readable()
+            self.process = await asyncio.create_subprocess_exec(
+                *self._argv, preexec_fn=self._pass_sockets, close_fds=False, stderr=asyncio.subprocess.PIPE
+            )
+            assert self.process.stderr
+            self.log += await self.process.stderr.read()
+            self.exits.append(await self.process.wait())
+            self.process = None
+
+    async def _readable(self) -> None:
+        loop, some = asyncio.get_running_loop(), asyncio.Event()
+        for sock in self._sockets:
+            loop.add_reader(sock, some.set)
+        try:
+            await some.wait()
+        finally:
+            for sock in self._sockets:
+                loop.remove_reader(sock)
+
+    def _pass_sockets(self) -> None:
+        """In the child: the sockets as file descriptors 3, 4, ... (sd_listen_fds(3))."""
+        copies = [fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, 100) for sock in self._sockets]
+        for number, copy in enumerate(copies, start=3):
+            os.dup2(copy, number)
+        os.environ |= self._environment | {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(copies))}
+
+
+class Bed:
+    """A machine, its socket and the sockets of its BMC."""
+
+    def __init__(self, directory: Path, machine: FakeMachine, idle_seconds: float, certificate: Certificate | None):
+        self.machine = machine
+        self.machine_socket = MachineSocket(directory / "node" / "machine", machine)
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.inband = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.inband_path = directory / "inband"
+        for sock, address in ((self.udp, ("127.0.0.1", 0)), (self.tcp, ("127.0.0.1", 0))):
+            sock.bind(address)
+        self.inband.bind(str(self.inband_path))
+        self.tcp.listen(100)
+        self.inband.listen(1)
+        argv = (sys.executable, "-m", "placematd.bmc", "--machine", str(directory / "node" / "machine"))
+        environment = {"CREDENTIALS_DIRECTORY": str(certificate.certificate.parent)} if certificate else {}
+        self.activator = Activator(
+            (self.udp, self.tcp, self.inband), (*argv, "--idle-seconds", str(idle_seconds)), environment
+        )
+
+    @property
+    def port(self) -> int:
+        port: int = self.udp.getsockname()[1]
+        return port
+
+    async def ping(self, client: socket.socket) -> bytes:
+        loop = asyncio.get_running_loop()
+        client.send(PING)
+        return await loop.sock_recv(client, 1024)
+
+    async def ipmitool(self, *words: str, user: str = "cybozu", password: str = "cybozu") -> str:
+        argv = ("-I", "lanplus", "-H", "127.0.0.1", "-p", str(self.port), "-U", user, "-P", password)
+        process = await asyncio.create_subprocess_exec(
+            "ipmitool", *argv, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+        return output.decode()
+
+    async def exited(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.activator.exits) < count:
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def bed(
+    directory: Path, idle_seconds: float = 60, *, machine: FakeMachine | None = None, placematd: bool = True
+) -> AsyncIterator[Bed]:
+    machine = machine or FakeMachine()
+    await add_accounts(machine)
+    with throw_away_certificate() as certificate:
+        made = Bed(directory, machine, idle_seconds, certificate)
+        activation = asyncio.create_task(made.activator.run())
+        try:
+            if placematd:
+                await made.machine_socket.start()
+            yield made
+        finally:
+            activation.cancel()
+            if process := made.activator.process:
+                process.kill()
+                await process.wait()
+            with suppress(asyncio.CancelledError):
+                await activation
+            await made.machine_socket.stop()
+            for sock in (made.udp, made.tcp, made.inband):
+                sock.close()
+
+
+def connected(port: int) -> socket.socket:
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.setblocking(False)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
+def run(test: Callable[[], Coroutine[None, None, None]], seconds: float = 60) -> None:
+    asyncio.run(asyncio.wait_for(test(), seconds))
+
+
+def test_a_packet_that_comes_before_the_process_is_answered(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path) as node:
+            with connected(node.port) as client:
+                assert node.activator.process is None
+                pong = await node.ping(client)
+                assert pong[:4] == PING[:4] and pong[8:10] == b"\x40\x01"  # presence pong, the ping's tag
+                assert len(node.activator.exits) == 0
+
+    run(test)
+
+
+def test_it_ends_when_idle_and_the_next_packet_starts_it_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path, 0.3) as node:
+            with connected(node.port) as client:
+                for count in (1, 2):
+                    await node.ping(client)
+                    await node.exited(count)
+            assert node.activator.exits == [0, 0]
+            assert node.activator.log == b""
+
+    run(test)
+
+
+def test_no_packet_is_lost_when_it_ends_at_that_moment(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path, 0.02) as node:
+            with connected(node.port) as client:
+                for number in range(20):
+                    await node.ping(client)
+                    await asyncio.sleep(0.015 + number * 0.001)
+            assert set(node.activator.exits) == {0}
+
+    run(test)
+
+
+@needs_ipmitool
+def test_a_session_keeps_it_and_its_end_lets_it_go(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path, 0.4) as node:
+            argv = ("-I", "lanplus", "-H", "127.0.0.1", "-p", str(node.port), "-U", "cybozu", "-P", "cybozu", "shell")
+            pipe = asyncio.subprocess.PIPE
+            shell = await asyncio.create_subprocess_exec("ipmitool", *argv, stdin=pipe, stdout=pipe, stderr=pipe)
+            assert shell.stdin and shell.stdout
+            shell.stdin.write(b"power status\n")
+            while b"is off" not in await shell.stdout.readline():
+                pass
+            process = node.activator.process
+            await asyncio.sleep(1.2)
+            shell.stdin.write(b"power on\npower status\nexit\n")
+            output, _ = await shell.communicate()
+            assert b"is on" in output
+            assert node.activator.process is process and node.activator.exits == []
+            await node.exited(1)
+            assert node.activator.exits == [0]
+
+    run(test)
+
+
+@needs_ipmitool
+def test_what_was_acknowledged_survives_a_crash(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path) as node:
+            await node.ipmitool("chassis", "bootdev", "pxe")
+            await node.ipmitool("user", "set", "name", "9", "somebody")
+            await node.ipmitool("power", "on")
+            before = await node.ipmitool("sel", "list")
+            await node.ipmitool("chassis", "bootdev", "cdrom", "options=persistent")
+            assert node.activator.process
+            node.activator.process.kill()
+            await node.exited(1)
+            assert "is on" in await node.ipmitool("power", "status")
+            assert node.machine.starts == [("Pxe", "Legacy")]
+            assert (await node.machine.boot()) == BootOverride(enabled="Continuous", target="Cd")
+            assert "CD/DVD" in await node.ipmitool("chassis", "bootparam", "get", "5")
+            assert "somebody" in await node.ipmitool("user", "list")
+            assert before in await node.ipmitool("sel", "list")
+            assert node.activator.exits == [-signal.SIGKILL]
+
+    run(test)
+
+
+@needs_ipmitool
+def test_a_cold_reset_is_answered_and_starts_a_new_process(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path) as node:
+            assert "Sent cold reset" in await node.ipmitool("mc", "reset", "cold")
+            await node.exited(1)
+            assert node.activator.exits == [0]
+            assert "is off" in await node.ipmitool("power", "status")
+
+    run(test)
+
+
+def test_sigterm_ends_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path) as node:
+            with connected(node.port) as client:
+                await node.ping(client)
+                assert node.activator.process
+                started = time.monotonic()
+                node.activator.process.terminate()
+                await node.exited(1)
+                assert node.activator.exits == [0] and time.monotonic() - started < 3
+
+    run(test)
+
+
+def test_it_waits_for_a_placematd_that_is_away(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path, 0.2, placematd=False) as node:
+            with connected(node.port) as client:
+                answer = asyncio.create_task(node.ping(client))
+                await asyncio.sleep(1.0)
+                assert not answer.done() and node.activator.exits == []
+                await node.machine_socket.start()
+                assert (await answer)[8] == 0x40
+
+    run(test)
+
+
+def test_a_bmc_without_ipmi_takes_packets_and_says_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        limits = Limits(ipmi=False, address="127.0.0.1")
+        async with bed(tmp_path, 0.5, machine=FakeMachine(limits=limits)) as node:
+            with connected(node.port) as client:
+                client.send(PING)
+                await node.exited(1)
+                with pytest.raises(BlockingIOError):
+                    client.recv(100)
+                await asyncio.sleep(0.2)
+                assert node.activator.exits == [0] and node.activator.process is None
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "meaning"),
+    [
+        (socket.AF_INET, socket.SOCK_DGRAM, "ipmi"),
+        (socket.AF_INET6, socket.SOCK_DGRAM, "ipmi"),
+        (socket.AF_INET6, socket.SOCK_STREAM, "redfish"),
+        (socket.AF_UNIX, socket.SOCK_STREAM, "inband"),
+    ],
+)
+def test_sockets_are_told_apart(family: socket.AddressFamily, kind: socket.SocketKind, meaning: str) -> None:
+    with socket.socket(family, kind) as sock:
+        assert kind_of(sock) == meaning
+
+
+def test_a_socket_for_nothing_is_refused() -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        pytest.raises(ValueError, match="no socket of a BMC"),
+    ):
+        kind_of(sock)
+
+
+def test_without_systemd_it_says_so(tmp_path: Path) -> None:
+    async def test() -> None:
+        argv = (sys.executable, "-m", "placematd.bmc", "--machine", str(tmp_path / "machine"))
+        process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
+        _, errors = await process.communicate()
+        assert (process.returncode, errors) == (
+            2,
+            b"<3>no sockets: this is to be started by systemd (LISTEN_FDS)\n",
+        )
+
+    run(test)
+
+
+def test_every_line_of_a_log_record_has_its_priority() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JournalFormatter())
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    logger.warning("one\ntwo")
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        logger.exception("failed")
+    lines = stream.getvalue().splitlines()
+    assert lines[:3] == ["<4>one", "<4>two", "<3>failed"]
+    assert all(line.startswith("<3>") for line in lines[3:]) and lines[-1] == "<3>ValueError: bad"
