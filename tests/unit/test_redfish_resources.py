@@ -270,17 +270,30 @@ def test_a_machine_without_disks_and_nics_is_one():
     assert list(boot.options(bare)) == ["Cd"]
 
 
+HEALTH = Health(cpu_load_percent=12.34, memory_used_mib=512, inlet_celsius=23.46, power_watts=61.0)
+
+
 def test_sensors_read_what_the_machine_reads():
-    health = Health(cpu_load_percent=12.34, memory_used_mib=512, inlet_celsius=23.46, power_watts=61.0)
-    seen = sensors.readings(health, INVENTORY)
-    assert {name: reading.value for name, reading in seen.items()} == {
-        "InletTemp": 23.5,
-        "CPULoad": 12.3,
-        "MemoryUsed": 25.0,
-        "Power": 61.0,
-    }
+    seen = sensors.readings(HEALTH, INVENTORY, "On")
+    assert seen == {"InletTemp": 23.5, "CPULoad": 12.3, "MemoryUsed": 25.0, "Power": 61.0}
     assert sensors.environment(seen)["PowerWatts"] == {"DataSourceUri": f"{CHASSIS}/Sensors/Power", "Reading": 61.0}
     assert sensors.thermal_metrics(seen)["TemperatureSummaryCelsius"]["Intake"]["Reading"] == 23.5
+
+
+def test_without_power_there_is_a_temperature_and_no_load():
+    seen = sensors.readings(HEALTH, INVENTORY, "Off")
+    assert seen["CPULoad"] is None and seen["MemoryUsed"] is None and seen["InletTemp"] == 23.5
+    assert sensors.sensor("CPULoad", None)["Status"] == {"State": "UnavailableOffline"}
+
+
+@pytest.mark.parametrize(
+    ("celsius", "health"), [(20, "OK"), (42, "Warning"), (47, "Critical"), (3, "Warning"), (-7, "Critical")]
+)
+def test_thresholds_are_those_of_ipmi(celsius, health):
+    sensor = sensors.sensor("InletTemp", celsius)
+    assert sensor["Status"]["Health"] == health
+    assert sensor["Thresholds"]["UpperCritical"] == {"Reading": 47}
+    assert sensor["Thresholds"]["LowerCaution"] == {"Reading": 3}
 
 
 # the log

@@ -89,6 +89,7 @@ def service(now: datetime) -> Json:
         "LogEntryType": "SEL",
         "ServiceEnabled": True,
         "Persistency": True,
+        "OverWritePolicy": "WrapsWhenFull",
         "DateTime": timestamp(now),
         "DateTimeLocalOffset": "+00:00",
         "Status": HEALTHY,

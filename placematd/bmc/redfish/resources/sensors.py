@@ -1,71 +1,107 @@
-"""The sensors of the chassis: the same readings as IPMI's, for Redfish's clients."""
+"""The sensors of the chassis: the readings and thresholds of IPMI's sensors, for Redfish's clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ...machine import Health, Inventory, Machine
+from ...ipmi.commands.sensors import ANALOGUE, Thresholds, analogue_value
+from ...machine import Health, Inventory, Machine, PowerState
 from ...sensors import CPU_LOAD, INLET_TEMPERATURE, MEMORY_USED, POWER_CONSUMPTION
 from ..resource import Call, Json, Resource, collection, link
 from .parts import HEALTHY, pick
 from .paths import CHASSIS, ENVIRONMENT, POWER, SENSORS, SYSTEM, THERMAL
 
-INLET, CPU, MEMORY_USE, WATTS = "InletTemp", "CPULoad", "MemoryUsed", "Power"
+INLET, WATTS = "InletTemp", "Power"
 METRICS: Final = f"{THERMAL}/ThermalMetrics"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """One sensor with what it reads now; `type`, `units` and `context` are values of the Sensor schema."""
+class Kind:
+    """How Redfish names what an IPMI sensor measures; values of the Sensor schema."""
 
-    name: str
-    value: float
+    number: int
+    """Of the IPMI sensor."""
     type: str
     units: str
     context: str
-    maximum: float
+    range: tuple[float, float]
     related: str
 
 
-def readings(health: Health, inventory: Inventory) -> dict[str, Reading]:
-    """All sensors by id."""
-    used = 100 * health.memory_used_mib / inventory.memory_mib if inventory.memory_mib else 0.0
-    temperature = ("Temperature", "Cel", "Intake", 100.0, CHASSIS)
-    return {
-        INLET: _reading(INLET_TEMPERATURE.name, health.inlet_celsius, *temperature),
-        CPU: _reading(CPU_LOAD.name, health.cpu_load_percent, "Percent", "%", "CPU", 100.0, SYSTEM),
-        MEMORY_USE: _reading(MEMORY_USED.name, used, "Percent", "%", "Memory", 100.0, SYSTEM),
-        WATTS: _reading(POWER_CONSUMPTION.name, health.power_watts, "Power", "W", "Chassis", 2000.0, CHASSIS),
-    }
+KINDS: Final = {
+    INLET: Kind(
+        number=INLET_TEMPERATURE.number,
+        type="Temperature",
+        units="Cel",
+        context="Intake",
+        range=(-64, 63),
+        related=CHASSIS,
+    ),
+    "CPULoad": Kind(number=CPU_LOAD.number, type="Percent", units="%", context="CPU", range=(0, 100), related=SYSTEM),
+    "MemoryUsed": Kind(
+        number=MEMORY_USED.number, type="Percent", units="%", context="Memory", range=(0, 100), related=SYSTEM
+    ),
+    WATTS: Kind(
+        number=POWER_CONSUMPTION.number, type="Power", units="W", context="Chassis", range=(0, 1020), related=CHASSIS
+    ),
+}
 
 
-def _reading(name: str, value: float, kind: str, units: str, context: str, maximum: float, related: str) -> Reading:
-    rounded = round(value, 1)
-    return Reading(name=name, value=rounded, type=kind, units=units, context=context, maximum=maximum, related=related)
+def readings(health: Health, inventory: Inventory, power: PowerState) -> dict[str, float | None]:
+    """The readings by id; None where a sensor has none without power."""
+    found: dict[str, float | None] = {}
+    for name, kind in KINDS.items():
+        analogue = ANALOGUE[kind.number]
+        dark = analogue.needs_power and power == "Off"
+        found[name] = None if dark else round(analogue_value(analogue, health, inventory.memory_mib), 1)
+    return found
 
 
-def sensor(name: str, reading: Reading) -> Json:
+def sensor(name: str, reading: float | None) -> Json:
     """The Sensor resource."""
-    return {
+    kind, analogue = KINDS[name], ANALOGUE[KINDS[name].number]
+    payload: Json = {
         "Id": name,
-        "Name": reading.name,
-        "Reading": reading.value,
-        "ReadingType": reading.type,
-        "ReadingUnits": reading.units,
-        "ReadingRangeMin": 0,
-        "ReadingRangeMax": reading.maximum,
-        "PhysicalContext": reading.context,
-        "RelatedItem": [link(reading.related)],
-        "Status": HEALTHY,
+        "Name": analogue.sensor.name,
+        "Reading": reading,
+        "ReadingType": kind.type,
+        "ReadingUnits": kind.units,
+        "ReadingRangeMin": kind.range[0],
+        "ReadingRangeMax": kind.range[1],
+        "PhysicalContext": kind.context,
+        "RelatedItem": [link(kind.related)],
+        "Status": status(reading, analogue.thresholds),
+    }
+    return payload | ({"Thresholds": thresholds(analogue.thresholds)} if analogue.thresholds else {})
+
+
+def status(reading: float | None, limits: Thresholds | None) -> Json:
+    """The Status of a sensor: its health says which thresholds the reading has reached."""
+    if reading is None:
+        return {"State": "UnavailableOffline"}
+    health = "OK"
+    if limits and not limits.lower_noncritical < reading < limits.upper_noncritical:
+        inside = limits.lower_critical < reading < limits.upper_critical
+        health = "Warning" if inside else "Critical"
+    return {"State": "Enabled", "Health": health}
+
+
+def thresholds(limits: Thresholds) -> Json:
+    """The Thresholds of a sensor."""
+    return {
+        "UpperCritical": {"Reading": limits.upper_critical},
+        "UpperCaution": {"Reading": limits.upper_noncritical},
+        "LowerCaution": {"Reading": limits.lower_noncritical},
+        "LowerCritical": {"Reading": limits.lower_critical},
     }
 
 
-def excerpt(name: str, reading: Reading) -> Json:
+def excerpt(name: str, reading: float | None) -> Json:
     """A sensor's reading inside another resource."""
-    return {"DataSourceUri": f"{SENSORS}/{name}", "Reading": reading.value}
+    return {"DataSourceUri": f"{SENSORS}/{name}", "Reading": reading}
 
 
-def environment(seen: dict[str, Reading]) -> Json:
+def environment(seen: dict[str, float | None]) -> Json:
     """The EnvironmentMetrics of the chassis."""
     return {
         "Id": "EnvironmentMetrics",
@@ -75,23 +111,24 @@ def environment(seen: dict[str, Reading]) -> Json:
     }
 
 
-def thermal_metrics(seen: dict[str, Reading]) -> Json:
+def thermal_metrics(seen: dict[str, float | None]) -> Json:
     """The temperatures of the chassis."""
-    inlet = {**excerpt(INLET, seen[INLET]), "DeviceName": seen[INLET].name, "PhysicalContext": seen[INLET].context}
+    inlet = excerpt(INLET, seen[INLET])
+    named = {"DeviceName": INLET_TEMPERATURE.name, "PhysicalContext": KINDS[INLET].context}
     return {
         "Id": "ThermalMetrics",
         "Name": "Thermal Metrics",
-        "TemperatureSummaryCelsius": {"Intake": excerpt(INLET, seen[INLET])},
-        "TemperatureReadingsCelsius": [inlet],
+        "TemperatureSummaryCelsius": {"Intake": inlet},
+        "TemperatureReadingsCelsius": [inlet | named],
     }
 
 
-async def _seen(machine: Machine) -> dict[str, Reading]:
-    return readings(await machine.health(), await machine.inventory())
+async def _seen(machine: Machine) -> dict[str, float | None]:
+    return readings(await machine.health(), await machine.inventory(), await machine.power_state())
 
 
-async def _get_sensors(call: Call) -> Json:
-    return collection("Sensors", [f"{SENSORS}/{name}" for name in await _seen(call.machine)])
+async def _get_sensors(_: Call) -> Json:
+    return collection("Sensors", [f"{SENSORS}/{name}" for name in KINDS])
 
 
 async def _get_sensor(call: Call) -> Json:
@@ -117,7 +154,7 @@ async def _get_power(_: Call) -> Json:
 
 def routes() -> Sequence[Resource]:
     """Sensors, and the three subsystems that a chassis of today shows them in."""
-    live = frozenset({"Reading"})
+    live = frozenset({"Reading", "Status"})
     shown = frozenset({"TemperatureCelsius", "PowerWatts"})
     temperatures = frozenset({"TemperatureSummaryCelsius", "TemperatureReadingsCelsius"})
     return [
