@@ -38,8 +38,8 @@ def description() -> str:
 class MachineSocket:
     """Serves a machine on `path` between `start` and `stop`.
 
-    The directory of `path` is created for root alone if it is missing. It is bound into the BMC's unit, whose user may
-    connect, so the directory stays when the socket goes: the next socket of that name is seen in the unit as well.
+    Whoever enters the directory of `path` may connect: it is bound into the BMC's unit, whose user has to. One above
+    it keeps others out. The directory has to be there, and stays, so that the unit sees the next socket of that name too.
     """
 
     def __init__(self, path: Path, machine: Machine) -> None:
@@ -49,7 +49,6 @@ class MachineSocket:
 
     async def start(self) -> None:
         """Listen; a socket that an earlier process left is replaced."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._server.start(listen(self._path))
 
     async def stop(self) -> None:

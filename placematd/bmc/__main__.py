@@ -1,4 +1,4 @@
-"""`python3 -m placematd.bmc --machine SOCKET`: the process of one BMC, started by systemd with the BMC's sockets.
+"""`python3 -m placematd.bmc MACHINE`: the process of one BMC, started by systemd with the BMC's sockets.
 
 $LISTEN_FDS: a UDP socket is for IPMI, a TCP socket for Redfish, a Unix stream socket for the guest's system interface.
 $CREDENTIALS_DIRECTORY: cert.pem and key.pem for Redfish. Exit status: 0 when idle, told to end or reset, 1 after a
@@ -77,7 +77,7 @@ async def serve(arguments: argparse.Namespace, sockets: Sequence[socket.socket])
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(prog="placematd.bmc", description="The BMC of one node.")
-    parser.add_argument("--machine", type=Path, required=True, help="socket on which placematd serves the node")
+    parser.add_argument("machine", type=Path, help="socket on which placematd serves the node")
     parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS, help="end after so long without use")
     arguments = parser.parse_args(argv)
     handler = logging.StreamHandler()

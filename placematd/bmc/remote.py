@@ -86,8 +86,6 @@ class RemoteMachine:
     def __init__(self, path: Path, *, wait_seconds: float = WAIT_SECONDS) -> None:
         self._path, self._wait_seconds = path, wait_seconds
         self._places = asyncio.Semaphore(CALLS_AT_ONCE)
-        self.busy = 0
-        """How many calls, event streams not counted, are under way."""
 
     async def inventory(self) -> Inventory:
         """What the machine is."""
@@ -195,7 +193,6 @@ class RemoteMachine:
         """Load an image and insert it; closing the iterator gives up."""
         parameters: Object = {"slot": slot, "image": image, "write_protected": write_protected}
         client = await self._connect()
-        self.busy += 1
         try:
             async with aclosing(client.stream(wire.INSERT_MEDIA.full_name, parameters)) as replies:
                 async for reply in replies:
@@ -203,7 +200,6 @@ class RemoteMachine:
         except (OSError, ValueError) as error:
             raise Away(f"it went away while {image} was being loaded") from error
         finally:
-            self.busy -= 1
             client.close()
 
     async def events(self) -> AsyncIterator[MachineEvent]:
@@ -231,7 +227,6 @@ class RemoteMachine:
     async def _call(self, method: Method[R], *, again: bool = True, **arguments: object) -> R:
         """Call; where placematd goes away in the middle, once more if `again`."""
         parameters = {name: wire.encode(value) for name, value in arguments.items()}
-        self.busy += 1
         try:
             async with self._places:
                 try:
@@ -242,8 +237,6 @@ class RemoteMachine:
                     return await self._call_once(method, parameters)
         except (Gone, ValueError, TypeError, KeyError) as error:
             raise Away(f"no answer to {method.name}: {error}") from error
-        finally:
-            self.busy -= 1
 
     async def _call_once(self, method: Method[R], parameters: Object) -> R:
         client = await self._connect()

@@ -72,6 +72,7 @@ class Bed:
 
     def __init__(self, directory: Path, machine: FakeMachine, idle_seconds: float, certificate: Certificate | None):
         self.machine = machine
+        (directory / "node").mkdir()
         self.machine_socket = MachineSocket(directory / "node" / "machine", machine)
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -82,7 +83,7 @@ class Bed:
         self.inband.bind(str(self.inband_path))
         self.tcp.listen(100)
         self.inband.listen(1)
-        argv = (sys.executable, "-m", "placematd.bmc", "--machine", str(directory / "node" / "machine"))
+        argv = (sys.executable, "-m", "placematd.bmc", str(directory / "node" / "machine"))
         environment = {"CREDENTIALS_DIRECTORY": str(certificate.certificate.parent)} if certificate else {}
         self.activator = Activator(
             (self.udp, self.tcp, self.inband), (*argv, "--idle-seconds", str(idle_seconds)), environment
@@ -310,7 +311,7 @@ def test_a_socket_for_nothing_is_refused() -> None:
 
 def test_without_systemd_it_says_so(tmp_path: Path) -> None:
     async def test() -> None:
-        argv = (sys.executable, "-m", "placematd.bmc", "--machine", str(tmp_path / "machine"))
+        argv = (sys.executable, "-m", "placematd.bmc", str(tmp_path / "machine"))
         process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
         _, errors = await process.communicate()
         assert (process.returncode, errors) == (
