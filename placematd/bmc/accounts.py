@@ -109,7 +109,15 @@ class Accounts:
         return found
 
     async def create(
-        self, *, name: str, password: str, role: Role, enabled: bool = True, slot: int | None = None
+        self,
+        *,
+        name: str,
+        password: str,
+        role: Role,
+        enabled: bool = True,
+        slot: int | None = None,
+        ipmi: bool = True,
+        redfish: bool = True,
     ) -> Account:
         """Make an account, in the first free slot unless one is given. Raises AccountError.
 
@@ -120,7 +128,15 @@ class Accounts:
             if not free or (slot is not None and slot not in free):
                 text = f"slot {slot} is not free" if free else f"all slots ({FIRST_SLOT} to {LAST_SLOT}) are taken"
                 raise AccountError("no-slot", text)
-            account = Account(slot=slot or free[0], name=name, password=password, role=role, enabled=enabled)
+            account = Account(
+                slot=slot or free[0],
+                name=name,
+                password=password,
+                role=role,
+                enabled=enabled,
+                ipmi=ipmi,
+                redfish=redfish,
+            )
             self._check(account)
             await self._save({**self._accounts, account.slot: account})
             return account

@@ -136,6 +136,8 @@ def test_who_may_log_in() -> None:
         assert accounts.verify("op", "pass", "ipmi") is None
         await accounts.change(op.slot, enabled=False)
         assert accounts.verify("op", "pass") is None
+        await accounts.create(name="new", password="pass", role="Operator", redfish=False)
+        assert accounts.verify("new", "pass", "ipmi") and not accounts.verify("new", "pass")
 
     run(test)
 

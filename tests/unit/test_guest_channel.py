@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from placematd.guest import (
     check_address,
     parse_address,
 )
-from placematd.models import Cluster, NamespaceInterface, Network, NetworkNamespace
+from placematd.models import Cluster, NamespaceInterface, Network, NetworkNamespace, Node, NodeBmc
 
 # -- lines ------------------------------------------------------------------------------------------------------------
 
@@ -135,6 +136,14 @@ def test_addresses_of_the_bmc_network_are_accepted(address: str) -> None:
 def test_addresses_that_a_bmc_cannot_have(address: str, reason: str) -> None:
     with pytest.raises(PlacematError, match=f"^{address}: .*{reason}"):
         check_address(ip_address(address), CLUSTER, TAKEN)
+
+
+def test_an_address_that_the_cluster_file_gives_is_its_nodes_alone() -> None:
+    node = Node(name="worker-9", cpu=1, bmc=NodeBmc(address=ip_address("10.72.17.9")))
+    cluster = replace(CLUSTER, nodes=(node,))
+    check_address(ip_address("10.72.17.9"), cluster, {}, "worker-9")
+    with pytest.raises(PlacematError, match="used by the BMC of node worker-9 already"):
+        check_address(ip_address("10.72.17.9"), cluster, {}, "worker-1")
 
 
 def test_cluster_without_bmc_network() -> None:

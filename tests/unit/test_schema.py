@@ -28,7 +28,7 @@ MISSHAPEN = [
     ),
     *("namespace-settings", "path-not-absolute", "queue", "root-is-a-list", "root-is-text", "type-bool", "type-dash"),
     *("type-list", "type-mapping", "type-null-item", "type-number", "type-text", "volume-kind", "volume-size"),
-    *("address-malformed", "image-source", "key-empty"),
+    *("address-malformed", "image-source", "key-empty", "bmc-users", "cluster-twice"),
 ]
 
 
