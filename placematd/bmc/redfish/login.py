@@ -13,7 +13,7 @@ from .resource import Privilege
 from .sessions import Session, Sessions
 from .settings import Settings
 
-log = logging.getLogger("placematd.bmc")
+log = logging.getLogger("placemat.bmc")
 
 PRIVILEGES: Mapping[Role, tuple[Privilege, ...]] = {
     "Administrator": ("Login", "ConfigureManager", "ConfigureUsers", "ConfigureComponents", "ConfigureSelf"),

@@ -174,6 +174,13 @@ BASE: Mapping[str, Template] = {
         "A timeout internal to the service occured as part of the request.  Partial results may have been returned.",
         "Resubmit the request.  If the problem persists, consider resetting the service or provider.",
     ),
+    "PasswordChangeRequired": Template(
+        HTTPStatus.FORBIDDEN,
+        "Critical",
+        "The password provided for this account must be changed before access is granted.  PATCH the Password property "
+        "for this account located at the target URI '%1' to complete this process.",
+        "Change the password for this account using a PATCH to the Password property at the URI provided.",
+    ),
     "PayloadTooLarge": Template(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "Critical",

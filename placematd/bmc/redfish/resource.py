@@ -21,7 +21,8 @@ PATCH: the core drops annotations, checks each property against `writable`, answ
 with the good ones in `call.body`; `patch` returns nothing, the client gets a fresh GET. POST to a collection: `post`
 gets the checked `call.body` (`creatable`, `required`) and returns `Created(uri)`; the client gets 201 and a fresh GET
 of that URI. An action's `run` gets its checked parameters in `call.body` and returns None (204), a payload (200) or a
-`Task` from `call.services.tasks.start` (202 and a task monitor).
+`Task`, from `call.start("Insert media", work)` (202 and a task monitor): `async def work(task)` says how far it is with
+`task.progress(done, total)` and returns None or the payload of the task monitor.
 
 Whatever goes wrong is a `RedfishError` with the name of a Base registry message (see messages.py):
 
@@ -34,7 +35,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ..accounts import Account, Accounts
     from ..machine import Machine
     from .events import Events
+    from .login import Login
     from .sessions import Session, Sessions
     from .settings import Settings
     from .tasks import Task, Tasks
@@ -66,6 +68,7 @@ class Services:
 
     machine: Machine
     accounts: Accounts
+    login: Login
     sessions: Sessions
     tasks: Tasks
     events: Events
@@ -97,6 +100,11 @@ class Call:
     def machine(self) -> Machine:
         """The machine behind this BMC."""
         return self.services.machine
+
+    def start(self, name: str, work: Callable[[Task], Awaitable[Json | None]]) -> Task:
+        """Begin a long operation. Raises RedfishError where too many run."""
+        owner = self.account.slot if self.account else 0
+        return self.services.tasks.start(name, work, target=self.uri, owner=owner)
 
 
 @dataclass(frozen=True)
@@ -157,10 +165,11 @@ Change: TypeAlias = Callable[[Call], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Created:
-    """What a POST to a collection made, and headers that go with the answer."""
+    """What a POST to a collection made; `headers` and `notes` (annotations of the payload) go with the answer."""
 
     uri: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,6 +210,15 @@ class Resource:
     """Whether the resource is the caller's own, who then needs ConfigureSelf alone to read and to write it."""
     volatile: frozenset[str] = frozenset()
     """Properties at the top level that change all the time, like DateTime: no part of the ETag."""
+    stream: Callable[[Call], AsyncIterator[bytes]] | None = None
+    """A GET is answered with this, as text/event-stream, instead of the payload."""
+    monitor: Callable[[Call], Task] | None = None
+    """A GET is answered with what became of this task instead of the payload."""
+
+    @property
+    def parametric(self) -> bool:
+        """Whether the template stands for resources that may not be there."""
+        return "{" in self.uri
 
 
 def link(uri: str) -> dict[str, str]:

@@ -1,0 +1,216 @@
+"""The HTTPS server of Redfish: sockets in, `Service` behind; everything a client can hold on to is bounded."""
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from contextlib import aclosing, suppress
+from http import HTTPStatus
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
+from tornado.iostream import IOStream, StreamClosedError
+
+from ..accounts import Accounts
+from ..machine import Machine
+from .delivery import Delivery
+from .events import Events
+from .login import Login
+from .requests import Answer, Request
+from .resource import Services
+from .resources import routes as machine_routes
+from .service import Service
+from .services import routes as own_routes
+from .sessions import Sessions
+from .settings import Settings
+from .tasks import Tasks
+
+log = logging.getLogger("placemat.bmc")
+
+MOST_CONNECTIONS = 128
+MOST_HEADER_BYTES = 16 * 1024
+MOST_BODY_BYTES = 256 * 1024
+"""Beyond it the connection ends; below it and above `body.MOST_BYTES` the client is told."""
+IDLE_SECONDS = 30.0
+"""For the whole head of a request to come, and for TLS before it."""
+BODY_SECONDS = 20.0
+WRITE_SECONDS = 30.0
+MOST_UNSENT_BYTES = 1024 * 1024
+"""What a stream's reader may leave unread."""
+
+
+class RedfishServer:
+    """Serves one machine. `open` comes first; the rest is what the process needs of a part."""
+
+    def __init__(self, machine: Machine, accounts: Accounts, context: ssl.SSLContext) -> None:
+        settings, tasks = Settings(machine), Tasks()
+        events = Events(machine, settings)
+        sessions = Sessions(accounts.by_slot, lambda: settings.values.session_timeout_seconds)
+        self._login = Login(accounts, sessions, settings)
+        self._services = Services(
+            machine=machine,
+            accounts=accounts,
+            login=self._login,
+            sessions=sessions,
+            tasks=tasks,
+            events=events,
+            settings=settings,
+        )
+        self._context = context
+        machines = machine_routes()
+        self.service = Service(self._services, [*machines, *own_routes(machines)])
+        self._delivery: Delivery | None = None
+        self._http: _Http | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+        self.last_activity = time.monotonic()
+        """When a request began or ended last, on the monotonic clock."""
+
+    async def open(self) -> None:
+        """Read what is stored and begin to pass events on."""
+        await self._services.settings.load()
+        self._delivery = Delivery(self._services.events, self._services.settings)
+        self._services.events.open(self._delivery.start)
+
+    async def attach(self, sock: socket.socket) -> None:
+        """Serve a socket that listens."""
+        if self._http is None:
+            self._http = _Http(
+                self._take,
+                ssl_options=self._context,
+                max_header_size=MOST_HEADER_BYTES,
+                max_body_size=MOST_BODY_BYTES,
+                max_buffer_size=MOST_BODY_BYTES + MOST_HEADER_BYTES,
+                idle_connection_timeout=IDLE_SECONDS,
+                body_timeout=BODY_SECONDS,
+            )
+        self._http.add_socket(sock)
+
+    @property
+    def active(self) -> int:
+        """How many things would be lost if the process ended now: sessions, streams, subscriptions, tasks, requests."""
+        services = self._services
+        lasting = len(services.sessions.all()) + len(services.events.all()) + services.tasks.running
+        return lasting + len(self._answering) + self._login.any_locked
+
+    @property
+    def busy(self) -> bool:
+        """Whether the process must not end."""
+        return self.active > 0
+
+    def close(self) -> None:
+        """Take no new connections and no new requests; what is being answered goes on."""
+        if self._http:
+            self._http.stop()
+
+    async def finish(self) -> None:
+        """End everything: streams, tasks, deliveries, connections."""
+        self.close()
+        await self._services.events.close()
+        await self._services.tasks.close()
+        if self._delivery:
+            self._delivery.close()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=1)
+        if self._http:
+            await self._http.close_all_connections()
+        for task in list(self._answering):
+            task.cancel()
+
+    def _take(self, request: HTTPServerRequest) -> None:
+        task = asyncio.get_running_loop().create_task(self._respond(request))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _respond(self, request: HTTPServerRequest) -> None:
+        self.last_activity = time.monotonic()
+        answer = await self.service.answer(
+            Request(
+                method=request.method or "",
+                path=request.path,
+                query=request.query,
+                headers=request.headers,
+                body=request.body,
+                remote=request.remote_ip or "",
+            )
+        )
+        self.last_activity = time.monotonic()
+        with suppress(StreamClosedError, TimeoutError):
+            await (_stream(request, answer) if answer.stream else _send(request, answer))
+
+
+def _start(request: HTTPServerRequest, answer: Answer) -> tuple[ResponseStartLine, HTTPHeaders]:
+    reason = HTTPStatus(answer.status).phrase
+    return ResponseStartLine("HTTP/1.1", answer.status, reason), HTTPHeaders(answer.headers)
+
+
+async def _send(request: HTTPServerRequest, answer: Answer) -> None:
+    """Write an answer whole; a client that does not take it in time is left."""
+    start, headers = _start(request, answer)
+    if request.method != "HEAD" and answer.status not in (204, 304):
+        headers["Content-Length"] = str(len(answer.body))
+    connection = _connection(request)
+    written = connection.write_headers(start, headers, answer.body or None)
+    connection.finish()
+    try:
+        async with asyncio.timeout(WRITE_SECONDS):
+            await written
+    except TimeoutError:
+        connection.stream.close()
+
+
+async def _stream(request: HTTPServerRequest, answer: Answer) -> None:
+    """Write events as they come, until either side ends it."""
+    assert answer.stream
+    connection = _connection(request)
+    start, headers = _start(request, answer)
+    gone = asyncio.get_running_loop().create_future()
+    connection.set_close_callback(lambda: _end(gone))
+    connection.stream.max_write_buffer_size = MOST_UNSENT_BYTES
+    headers["Connection"] = "close"
+    connection.write_headers(start, headers)
+    async with aclosing(answer.stream) as events:  # type: ignore[type-var]
+        while not gone.done():
+            following = asyncio.ensure_future(anext(events, None))
+            await asyncio.wait((following, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                return
+            chunk = following.result()
+            if chunk is None:
+                break
+            async with asyncio.timeout(WRITE_SECONDS):
+                await connection.write(chunk)
+    connection.finish()
+
+
+def _end(gone: "asyncio.Future[None]") -> None:
+    if not gone.done():
+        gone.set_result(None)
+
+
+def _connection(request: HTTPServerRequest) -> HTTP1Connection:
+    """The connection as this server always has it."""
+    assert isinstance(request.connection, HTTP1Connection)
+    return request.connection
+
+
+class _Http(HTTPServer):
+    """Tornado's server with a bound on connections: beyond it new ones end at once."""
+
+    def initialize(self, *arguments: object, **options: object) -> None:
+        self._count = 0
+        super().initialize(*arguments, **options)  # type: ignore[arg-type]
+
+    def handle_stream(self, stream: IOStream, address: tuple[object, ...]) -> None:
+        if self._count >= MOST_CONNECTIONS:
+            stream.close()
+            return
+        self._count += 1
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        self._count -= 1
+        super().on_close(server_conn)
