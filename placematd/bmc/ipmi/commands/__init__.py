@@ -13,7 +13,7 @@ from ...accounts import Accounts
 from ...machine import Machine
 from ..request import Code, CommandError, Reply, Request
 from ..sessions import SessionTable
-from .app import App, OnReset, guid_bytes
+from .app import App, OnReset
 from .bootflags import BootFlags
 from .bootoptions import BootOptions
 from .channels import Channels
@@ -30,7 +30,7 @@ from .table import Area, Row
 from .users import Users
 from .watchdog import WatchdogTimer
 
-__all__ = ["Commands", "OnReset", "guid_bytes"]
+__all__ = ["Commands", "OnReset"]
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Commands:
             App(machine, settings, on_reset),
             WatchdogTimer(machine),
             SystemInfo(machine, settings),
-            Channels(accounts, sessions),
+            Channels(sessions),
             Users(accounts),
             Chassis(machine, settings, self._flags.keep),
             BootOptions(settings, self._flags),

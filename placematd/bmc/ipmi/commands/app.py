@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from uuid import UUID
 
 from .... import __version__
 from ...machine import Machine
+from ..channel import guid_bytes
 from ..request import Code, CommandError, Privilege, Reply, Request
 from .settings import Settings
 from .table import ADMINISTRATOR, ANYBODY, APP, NOTHING, USER, Row, between, require
@@ -34,11 +34,6 @@ KCS_INPUT_BYTES = 0xFF
 
 OnReset = Callable[[bool], Awaitable[None]]
 """Ends sessions and whatever else a reset ends; told whether the reset is a cold one."""
-
-
-def guid_bytes(uuid: UUID) -> bytes:
-    """A UUID as IPMI sends it (section 20.8): all of it backwards, the node's last byte first."""
-    return uuid.bytes[::-1]
 
 
 def bcd(value: int) -> int:

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from ...accounts import Accounts
 from ..request import LAN_CHANNEL, SYSTEM_INTERFACE, Caller, Reply, Request
 from ..sessions import SessionTable
-from ..suites import SUITES
-from .table import ADMINISTRATOR, ANYBODY, APP, PRESENT_CHANNEL, USER, Row, require
+from .table import ADMINISTRATOR, APP, PRESENT_CHANNEL, USER, Row, require
 
 LAN_MEDIUM, SYSTEM_MEDIUM = 0x04, 0x0C
 IPMB_PROTOCOL, KCS_PROTOCOL = 0x01, 0x05
@@ -20,10 +18,6 @@ ACCESS = bytes((0x22, 0x04))
 """Always available, no alerts, up to Administrator (table 22-29)."""
 NO_CHANGE, PRESENT_VALUES = 0x00, (0x40, 0x80)
 
-IPMI_2_DATA, NO_AUTHENTICATION_TYPE, NON_NULL_USERS, SUPPORTS_2_0 = 0x80, 0x00, 0x04, 0x02
-SUITES_BY_RECORD, SUITE_LIST_BYTES = 0x80, 16
-LAST_LIST = 0x3F
-
 
 def channel_of(caller: Caller, value: int) -> int:
     """The channel that a number names; raises CommandError where there is none."""
@@ -33,40 +27,18 @@ def channel_of(caller: Caller, value: int) -> int:
 
 
 class Channels:
-    """Information and access. 38h and 54h are the LAN server's own; here they serve the guest."""
+    """Information and access."""
 
-    def __init__(self, accounts: Accounts, sessions: SessionTable) -> None:
-        self._accounts, self._sessions = accounts, sessions
+    def __init__(self, sessions: SessionTable) -> None:
+        self._sessions = sessions
 
     def rows(self) -> Sequence[Row]:
-        """The five commands."""
+        """The three commands."""
         return (
-            Row(APP, 0x38, ANYBODY, (2,), self.get_authentication),
             Row(APP, 0x40, ADMINISTRATOR, (3,), self.set_access),
             Row(APP, 0x41, USER, (2,), self.get_access),
             Row(APP, 0x42, USER, (1,), self.get_info),
-            Row(APP, 0x54, ANYBODY, (3,), self.get_suites),
         )
-
-    async def get_authentication(self, request: Request) -> Reply:
-        """Section 22.13: IPMI 2.0 sessions of named users, and nothing of IPMI 1.5."""
-        channel = channel_of(request.caller, request.data[0])
-        require(channel == LAN_CHANNEL)
-        extended = bool(request.data[0] & 0x80)
-        types = IPMI_2_DATA if extended else NO_AUTHENTICATION_TYPE
-        return Reply(data=bytes((channel, types, NON_NULL_USERS, SUPPORTS_2_0 if extended else 0, 0, 0, 0, 0)))
-
-    async def get_suites(self, request: Request) -> Reply:
-        """Section 22.15: [channel, payload type, list index]; 16 bytes of the list at a time."""
-        channel = channel_of(request.caller, request.data[0])
-        require(channel == LAN_CHANNEL and request.data[1] & 0x3F in (0, 1))
-        if request.data[2] & SUITES_BY_RECORD:
-            listed = b"".join(suite.record for suite in SUITES)
-        else:
-            algorithms = {value for suite in SUITES for value in suite.record[2:]}
-            listed = bytes(sorted(algorithms))
-        start = (request.data[2] & LAST_LIST) * SUITE_LIST_BYTES
-        return Reply(data=bytes((channel,)) + listed[start : start + SUITE_LIST_BYTES])
 
     async def set_access(self, request: Request) -> Reply:
         """Section 22.22: the LAN is as it is; setting what is set already succeeds."""
