@@ -9,6 +9,9 @@ Role = Literal["Administrator", "Operator", "ReadOnly"]
 
 NAME_BYTES = 16
 PASSWORD_BYTES = 20
+PASSWORD_FILE_BYTES = 4096
+"""What is read of a file with a password; one that holds more is no such file."""
+
 FIRST_SLOT, LAST_SLOT = 2, 15
 """IPMI user ids; 1 is the nameless user, which stays disabled."""
 

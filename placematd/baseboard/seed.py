@@ -17,12 +17,9 @@ from typing import Any, NamedTuple
 from ..bmc.accounts import Account
 from ..bmc.machine import Json
 from ..bmc_settings import DEFAULT_NAME, DEFAULT_PASSWORD
-from ..credentials import FIRST_SLOT, Role, password_in
+from ..credentials import FIRST_SLOT, PASSWORD_FILE_BYTES, Role, password_in
 from ..errors import StepError
 from ..models import BmcUser
-
-MAX_BYTES = 4096
-"""What is read of a file with a password; one that holds more is no such file."""
 
 
 class Login(NamedTuple):
@@ -96,7 +93,7 @@ def read_password(user: BmcUser, credentials: Path | None) -> str:
 def _read(path: Path) -> bytes:
     """A FIFO in the file's place must not keep us waiting."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 (a descriptor)
-        return file.read(MAX_BYTES) or b""
+        return file.read(PASSWORD_FILE_BYTES) or b""
 
 
 def _load_credential(user: BmcUser) -> str:

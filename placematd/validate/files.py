@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..credentials import password_in
+from ..credentials import PASSWORD_FILE_BYTES, password_in
 from ..describe import resources
 from ..errors import Mistake
 from ..models import (
@@ -74,8 +74,9 @@ def _node(node: Node) -> Iterator[Mistake]:
 
 def _bmc(settings: ClusterSettings) -> Iterator[Mistake]:
     for at, bmc in inside(settings, ClusterBmc):
-        if bmc.media_directory and at.readable("media_directory") and not bmc.media_directory.is_dir():
-            yield at.error("media_directory", f"media-directory: {bmc.media_directory} is no directory")
+        media = bmc.media_directory
+        if media and at.readable("media_directory") and not _out_of_sight(media) and not media.is_dir():
+            yield at.error("media_directory", f"media-directory: {media} is no directory")
     for at, certificate in inside(settings, BmcCertificate):
         yield from _regular(at, "certificate", certificate.certificate)
         yield from _secret(at, "key", certificate.key)
@@ -83,13 +84,14 @@ def _bmc(settings: ClusterSettings) -> Iterator[Mistake]:
 
 def _password(at: At, user: BmcUser) -> Iterator[Mistake]:
     """A password file; its content is never shown."""
-    wrong = list(_secret(at, "password_file", user.password_file))
-    yield from wrong
-    if user.password_file and at.readable("password_file") and not wrong and os.access(user.password_file, os.R_OK):
+    path = user.password_file
+    yield from _secret(at, "password_file", path)
+    if path and at.readable("password_file") and os.access(path, os.R_OK) and path.is_file():
         try:
-            password_in(user.password_file.read_bytes())
+            with path.open("rb") as file:
+                password_in(file.read(PASSWORD_FILE_BYTES))
         except ValueError as error:
-            yield at.error("password_file", f"password-file: {user.password_file}: {error}")
+            yield at.error("password_file", f"password-file: {path}: {error}")
 
 
 def _secret(at: At, field_name: str, path: Path | None) -> Iterator[Mistake]:

@@ -120,6 +120,9 @@ def test_the_ca_stays_and_is_made_anew_when_it_is_old_or_broken(tmp_path: Path) 
     assert authority_pem(tmp_path, "lab", NOW) not in (first, renewed)
     made(tmp_path, now=NOW)
     asyncio.run(handshake(client(tmp_path), serving(tmp_path), "127.0.0.1"))
+    another = authority_pem(tmp_path, "lab", NOW)
+    bmc_files(tmp_path, "lab", "@ca").key.write_bytes(bmc_files(tmp_path, "lab", "worker-1").key.read_bytes())
+    assert authority_pem(tmp_path, "lab", NOW) != another
 
 
 def test_many_at_once_have_one_ca(tmp_path: Path) -> None:
@@ -147,6 +150,15 @@ def test_a_certificate_of_ones_own_takes_the_place(tmp_path: Path) -> None:
     asyncio.run(handshake(client(theirs), serving(ours), "bmc"))
     assert certify(ours, "lab", "worker-1", ADDRESSES)  # it was taken out of the cluster file
     asyncio.run(handshake(client(ours), serving(ours), "worker-1"))
+
+
+def test_a_certificate_of_ones_own_that_has_expired_is_used_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made(tmp_path / "theirs", "bmc", now=NOW - timedelta(days=1000))
+    files = bmc_files(tmp_path / "theirs", "lab", "bmc")
+    assert certify(tmp_path, "lab", "x", ADDRESSES, BmcCertificate(certificate=files.certificate, key=files.key))
+    assert "the certificate has expired" in caplog.text
 
 
 def test_what_is_wrong_with_a_certificate_of_ones_own(tmp_path: Path) -> None:

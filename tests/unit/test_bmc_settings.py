@@ -110,6 +110,8 @@ def test_the_content_of_a_password_file_is_checked_and_not_shown(tmp_path: Path)
     path.write_text("secret" * 4)
     path.chmod(0o600)
     (mistake,) = said(admin(path))
+    path.chmod(0o644)
+    assert [found.severity for found in said(admin(path))] == ["warning", "error"]
     assert mistake.severity == "error"
     assert "longer than 20 bytes" in mistake.message and "secret" not in str(mistake)
 
