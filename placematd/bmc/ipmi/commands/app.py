@@ -19,7 +19,7 @@ DEVICE_SUPPORT = 0x8F
 """Chassis, FRU inventory, SEL, SDR repository and sensor device; no IPMB, no bridge."""
 SELF_TEST_PASSED = bytes((0x55, 0x00))
 
-S0, SOFT_OFF, NO_CHANGE = 0x00, 0x05, 0x80
+S0, SOFT_OFF, SET_STATE = 0x00, 0x05, 0x80
 """ACPI system power states (IPMI 2.0 table 20-6)."""
 D0 = 0x00
 
@@ -100,8 +100,8 @@ class App:
         """Section 20.6. The state is what it is: only what is true already (or no change) can be set."""
         system, device = request.data
         is_on = await self._machine.power_state() != "Off"
-        require(not system & NO_CHANGE or system & 0x7F == (S0 if is_on else SOFT_OFF))
-        require(not device & NO_CHANGE or device & 0x7F == D0)
+        require(not system & SET_STATE or system & 0x7F == (S0 if is_on else SOFT_OFF))
+        require(not device & SET_STATE or device & 0x7F == D0)
         return Reply()
 
     async def get_acpi_state(self, request: Request) -> Reply:
