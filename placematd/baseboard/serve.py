@@ -39,7 +39,7 @@ class MachineSocket:
     """Serves a machine on `path` between `start` and `stop`.
 
     Whoever enters the directory of `path` may connect: it is bound into the BMC's unit, whose user has to. One above
-    it keeps others out. The directory has to be there, and stays, so that the unit sees the next socket of that name too.
+    it keeps others out. The directory has to be there, and stays: the unit sees the next socket of that name in it.
     """
 
     def __init__(self, path: Path, machine: Machine) -> None:

@@ -8,16 +8,20 @@ first time, because most BMCs are only ever asked for their power state.
 import asyncio
 import logging
 import socket
+import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from ..errors import PlacematError
 from .accounts import Accounts
 from .machine import Machine
+
+if TYPE_CHECKING:
+    from .redfish.server import RedfishServer
 
 IDLE_SECONDS = 300.0
 FINISH_SECONDS = 5.0
@@ -27,6 +31,8 @@ RETRY_SECONDS = 1.0
 REPORT_SECONDS = 60.0
 
 Kind = Literal["ipmi", "redfish", "inband"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("placemat.bmc")
 
@@ -91,7 +97,8 @@ class Process:
         self._machine, self._certificate, self._idle_seconds, self._clock = machine, certificate, idle_seconds, clock
         self._accounts: Accounts | None = None
         self._parts: dict[Kind, Part] = {}
-        self._making = asyncio.Lock()
+        ipmi = asyncio.Lock()
+        self._making: dict[Kind, asyncio.Lock] = {"redfish": asyncio.Lock(), "ipmi": ipmi, "inband": ipmi}
         self._starting: set[asyncio.Task[None]] = set()
         self._waiting: set[socket.socket] = set()
         self._stop = asyncio.Event()
@@ -114,6 +121,7 @@ class Process:
             self._waiting.add(sock)
             loop.add_reader(sock, self._wake, sock)
         ready()
+        self._begin(self._patiently(self._resume))
         try:
             await self._needed()
         finally:  # nothing was awaited since the process was found idle, so that nothing can have come in between
@@ -143,7 +151,10 @@ class Process:
         """There is something on a socket for the first time."""
         asyncio.get_running_loop().remove_reader(sock)
         self._waiting.discard(sock)
-        task = asyncio.create_task(self._start(sock))
+        self._begin(self._start(sock))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._starting.add(task)
         task.add_done_callback(self._started)
 
@@ -154,36 +165,52 @@ class Process:
             self.stop()
 
     async def _start(self, sock: socket.socket) -> None:
-        """Make the part for a socket, as soon as placematd answers: ending would only start the next process."""
+        part = await self._patiently(lambda: self._part(kind_of(sock)))
+        await part.attach(sock)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until placematd answers: ending would only start the next process."""
         while True:
             try:
-                part = await self._part(kind_of(sock))
-                break
+                return await ask()
             except PlacematError as error:
                 if self._clock() - self._reported >= REPORT_SECONDS:
                     self._reported = self._clock()
                     log.warning("not served yet: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
-        await part.attach(sock)
 
     async def _part(self, kind: Kind) -> Part:
-        async with self._making:
+        async with self._making[kind]:
             if kind not in self._parts:
-                if self._accounts is None:
-                    accounts = Accounts(self._machine)
-                    await accounts.load()
-                    self._accounts = accounts
-                await self._make(kind, self._accounts)
+                accounts = await self._loaded_accounts()
+                if kind == "redfish":
+                    self._parts[kind] = await self._make_redfish(accounts)
+                else:
+                    from .parts import make_ipmi
+
+                    self._parts |= await make_ipmi(self._machine, accounts, self.stop)
             return self._parts[kind]
 
-    async def _make(self, kind: Kind, accounts: Accounts) -> None:
-        if kind == "redfish":
-            if self._certificate is None:
-                raise ValueError("a TCP socket, and no certificate for it")
-            raise NotImplementedError
-        from .parts import make_ipmi
+    async def _make_redfish(self, accounts: Accounts) -> Part:
+        if self._certificate is None:
+            raise ValueError("a TCP socket, and no certificate for it")
+        server = (await asyncio.to_thread(_import_redfish))(self._machine, accounts, tls_context(self._certificate))
+        await server.open()
+        return server
 
-        self._parts |= await make_ipmi(self._machine, accounts, self.stop)
+    async def _loaded_accounts(self) -> Accounts:
+        if self._accounts is None:
+            accounts = Accounts(self._machine)
+            await accounts.load()
+            self._accounts = self._accounts or accounts  # both parts have the same, whoever was quicker
+        return self._accounts
+
+    async def _resume(self) -> None:
+        """Serve Redfish without being asked where somebody subscribed to events at an earlier process."""
+        waiting = [sock for sock in self._waiting if kind_of(sock) == "redfish"]
+        if waiting and (await self._machine.load("redfish")).get("subscriptions"):
+            for sock in self._waiting.intersection(waiting):
+                self._wake(sock)
 
     async def _finish(self) -> None:
         for task in self._starting:
@@ -193,3 +220,18 @@ class Process:
             _, late = await asyncio.wait(finishing, timeout=FINISH_SECONDS)
             if late:
                 log.warning("ended in the middle of something")
+
+
+def tls_context(files: Certificate) -> ssl.SSLContext:
+    """TLS 1.2 and 1.3 with the BMC's certificate; raises OSError where the files are bad."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(files.certificate, files.key)
+    return context
+
+
+def _import_redfish() -> "type[RedfishServer]":
+    """A quarter of a second, which IPMI does not wait for."""
+    from .redfish.server import RedfishServer
+
+    return RedfishServer
