@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The real BMC on a machine in memory, for trying real clients.
+"""The real process of a BMC on a machine in memory, started by the first packet, for trying real clients.
 
     tests/fakes/bmc.py --ipmi 127.0.0.1:6623 --redfish 127.0.0.1:8443 --power On
     ipmitool -I lanplus -H 127.0.0.1 -p 6623 -U cybozu -P cybozu power status
@@ -26,9 +26,11 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+from fakes.activator import Activator  # noqa: E402
 from fakes.machine import INVENTORY, LIMITS, FakeMachine  # noqa: E402
+from placematd.baseboard.serve import MachineSocket  # noqa: E402
 from placematd.bmc.accounts import Accounts, Role  # noqa: E402
-from placematd.bmc.process import Certificate, Process  # noqa: E402
+from placematd.bmc.process import IDLE_SECONDS, Certificate  # noqa: E402
 
 ACCOUNTS: tuple[tuple[str, str, Role], ...] = (
     ("cybozu", "cybozu", "Administrator"),
@@ -36,8 +38,6 @@ ACCOUNTS: tuple[tuple[str, str, Role], ...] = (
     ("operator", "operator", "Operator"),
     ("reader", "reader", "ReadOnly"),
 )
-FOR_EVER = 1e9
-
 OPENSSL = ("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
 
@@ -129,13 +129,21 @@ async def run(arguments: argparse.Namespace) -> None:
         if address := getattr(arguments, name):
             sockets.append(bound(kind, address))
             told[name] = sockets[-1].getsockname()[:2]
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with throw_away_certificate() as certificate:
-        process = Process(machine, certificate, idle_seconds=arguments.idle_seconds)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, process.stop)
-        obeying = asyncio.create_task(obey(machine))
-        await process.run(sockets, lambda: print("READY", json.dumps(told), flush=True))
-        obeying.cancel()
+        directory = certificate.certificate.parent
+        argv = (sys.executable, "-m", "placematd.bmc", str(directory / "machine"))
+        environment = {"CREDENTIALS_DIRECTORY": str(directory), "PYTHONPATH": str(Path(__file__).parents[2])}
+        activator = Activator(sockets, (*argv, "--idle-seconds", str(arguments.idle_seconds)), environment)
+        async with MachineSocket(directory / "machine", machine):
+            tasks = [asyncio.create_task(activator.run()), asyncio.create_task(obey(machine))]
+            print("READY", json.dumps(told), flush=True)
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
 
 def main() -> None:
@@ -147,7 +155,7 @@ def main() -> None:
     parser.add_argument("--soft-seconds", type=float, default=0.5, help="how long the guest takes to shut down")
     parser.add_argument("--media-seconds", type=float, default=0.25, help="how long a quarter of an image takes")
     parser.add_argument("--no-echo", action="store_true", help="the console does not echo what is typed")
-    parser.add_argument("--idle-seconds", type=float, default=FOR_EVER)
+    parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS)
     arguments = parser.parse_args()
     if not arguments.ipmi and not arguments.redfish:
         parser.error("--ipmi, --redfish or both")

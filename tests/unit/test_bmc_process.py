@@ -1,20 +1,19 @@
 """The process of a BMC as systemd runs it: started by the first packet, ended when idle, nothing lost in between."""
 
 import asyncio
-import fcntl
 import io
 import logging
-import os
 import shutil
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from fakes.activator import Activator
 from fakes.bmc import add_accounts, throw_away_certificate
 from fakes.machine import FakeMachine
 
@@ -27,44 +26,6 @@ PING = bytes.fromhex("0600ff06000011be80010000")
 """Presence ping, message tag 1 (ASF 2.0 section 3.2.4.3)."""
 
 needs_ipmitool = pytest.mark.skipif(not shutil.which("ipmitool"), reason="apt-get install ipmitool")
-
-
-class Activator:
-    """What systemd does for a socket unit: holds the sockets and runs the process whenever something is on one."""
-
-    def __init__(self, sockets: Sequence[socket.socket], argv: Sequence[str], environment: dict[str, str]) -> None:
-        self._sockets, self._argv, self._environment = sockets, argv, environment
-        self.exits: list[int] = []
-        self.process: asyncio.subprocess.Process | None = None
-        self.log = b""
-
-    async def run(self) -> None:
-        while True:
-            await self._readable()
-            self.process = await asyncio.create_subprocess_exec(
-                *self._argv, preexec_fn=self._pass_sockets, close_fds=False, stderr=asyncio.subprocess.PIPE
-            )
-            assert self.process.stderr
-            self.log += await self.process.stderr.read()
-            self.exits.append(await self.process.wait())
-            self.process = None
-
-    async def _readable(self) -> None:
-        loop, some = asyncio.get_running_loop(), asyncio.Event()
-        for sock in self._sockets:
-            loop.add_reader(sock, some.set)
-        try:
-            await some.wait()
-        finally:
-            for sock in self._sockets:
-                loop.remove_reader(sock)
-
-    def _pass_sockets(self) -> None:
-        """In the child: the sockets as file descriptors 3, 4, ... (sd_listen_fds(3))."""
-        copies = [fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, 100) for sock in self._sockets]
-        for number, copy in enumerate(copies, start=3):
-            os.dup2(copy, number)
-        os.environ |= self._environment | {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(copies))}
 
 
 class Bed:
@@ -129,9 +90,6 @@ async def bed(
             yield made
         finally:
             activation.cancel()
-            if process := made.activator.process:
-                process.kill()
-                await process.wait()
             with suppress(asyncio.CancelledError):
                 await activation
             await made.machine_socket.stop()
