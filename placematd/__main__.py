@@ -95,7 +95,8 @@ def listen(service: Service, directory: Path) -> list[HTTPServer]:
 
     Raises StepError where the TCP address cannot be used.
     """
-    servers = [HTTPServer(app(service), max_body_size=MAX_BODY_BYTES, idle_connection_timeout=60) for app in (api, v2)]
+    apps = (api(service, service.bmcs), v2(service))
+    servers = [HTTPServer(app, max_body_size=MAX_BODY_BYTES, idle_connection_timeout=60) for app in apps]
     path = directory / "api.sock"
     servers[0].add_socket(bind_unix_socket(str(path), mode=0o660))
     with suppress(KeyError):  # no such group: root alone

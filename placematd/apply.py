@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .adapter import Adapter
 from .errors import PlacematError
-from .names import OwnerMark
+from .names import OwnerMark, unit_part
 from .reconcile import Change, Changes
 from .resources import Key, Kind, key_of
 
@@ -40,7 +40,7 @@ def wave_of(change: Change) -> str:
     if kind in PARALLEL_KINDS:
         return kind
     if kind == "unit":
-        part = name.split("-")[2]  # placemat-CLUSTER-PART-...: the escaped cluster has no dash
+        part = unit_part(name)
         return f"unit {part}" if part in PARALLEL_UNITS or change.resource is None else str(change.key)
     if change.resource is None and kind in REMOVED_SIDE_BY_SIDE:
         return kind

@@ -66,6 +66,12 @@ def _unit_stem(cluster: str, kind: str, *parts: str) -> str:
     return "-".join(["placemat", escape(cluster), kind, *map(escape, first), re.sub(r"\\x2d", "-", escape(last))])
 
 
+def unit_part(name: str) -> str:
+    """The part of a cluster that one of our units serves: "node", "app", "bmc", ...; "" where there is none."""
+    parts = name.split("-")  # placemat-CLUSTER-PART-...: the escaped cluster has no dash
+    return parts[2] if len(parts) > 3 else ""
+
+
 def node_unit(cluster: str, node: str) -> str:
     """The unit that runs a node's QEMU."""
     return _unit_stem(cluster, "node", node) + ".service"

@@ -3,11 +3,11 @@
 Pure: `observed` are the marks that the adapters found. What carries no mark is not in it, so it is never touched.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .names import OwnerMark
+from .names import OwnerMark, unit_part
 from .plan import Plan
 from .resources import Key, Kind, Resource, VolumeFile, key_of
 
@@ -47,18 +47,31 @@ class Changes:
     create: tuple[Change, ...] = ()
     keep: tuple[Change, ...] = ()
 
+    def of(self, keys: Callable[[Key], bool]) -> "Changes":
+        """Those changes that concern `keys`."""
+        parts = (tuple(change for change in part if keys(change.key)) for part in (self.remove, self.create, self.keep))
+        return Changes(*parts)
+
 
 def compare(
-    plan: Plan, observed: Iterable[OwnerMark], *, adopt: bool = False, gone: str = "no longer in the cluster file"
+    plan: Plan,
+    observed: Iterable[OwnerMark],
+    *,
+    adopt: bool = False,
+    off: Collection[str] = (),
+    gone: str = "no longer in the cluster file",
 ) -> Changes:
     """What makes the host equal to the plan; `gone` is why something that is not in the plan is removed.
+
+    `off` are units of nodes that somebody powered off: what changed there counts when they are powered on, so that a
+    reload starts nothing.
 
     With `adopt`, what runs is left as it is even where its digest differs, and reported in `keep`: so a new version of
     placemat, or a host with another uplink, does not restart guests. What is missing or no longer wanted changes
     anyway.
     """
     marks = {key_of(mark): mark for mark in observed if mark.cluster == plan.cluster}
-    steps = _steps(plan, marks, adopt)
+    steps = _steps(plan, marks, adopt, off)
     return Changes(
         remove=_removals(plan, marks, steps, gone),
         create=tuple(step for step in steps if step.action != "keep"),
@@ -66,7 +79,7 @@ def compare(
     )
 
 
-def _steps(plan: Plan, marks: Mapping[Key, OwnerMark], adopt: bool) -> list[Change]:
+def _steps(plan: Plan, marks: Mapping[Key, OwnerMark], adopt: bool, off: Collection[str]) -> list[Change]:
     """What happens to each resource of the plan that is not as it should be, in the plan's order.
 
     That order has what a resource needs before it, so one pass finds all that must be made anew with it.
@@ -76,6 +89,8 @@ def _steps(plan: Plan, marks: Mapping[Key, OwnerMark], adopt: bool) -> list[Chan
     for resource in plan.resources:
         needed = next((need for need in resource.needs if need in anew), None)
         step = _step(resource, marks, needed, adopt)
+        if step and step.action == "replace" and resource.name in off:
+            step = Change(step.key, resource, f"{step.reason}; it is off, and starts with what is new", "keep")
         if step:
             steps.append(step)
             if step.action in ("create", "replace"):
@@ -120,7 +135,6 @@ def _removals(plan: Plan, marks: Mapping[Key, OwnerMark], steps: list[Change], r
 
 def _rank(key: Key) -> tuple[int, int]:
     """The place of a kind in the order of removal; among units, nodes end before the apps that serve them."""
-    parts = key.name.split("-")  # placemat-CLUSTER-PART-...: the escaped cluster has no dash
-    part = parts[2] if key.kind == "unit" and len(parts) > 3 else ""
+    part = unit_part(key.name) if key.kind == "unit" else ""
     units = UNITS_REMOVED.index(part) if part in UNITS_REMOVED else len(UNITS_REMOVED)
     return REMOVED.index(key.kind), units

@@ -18,7 +18,8 @@ from . import plan as planning
 from .adapter import Adapter
 from .api import PowerRequest
 from .apply import Applier
-from .baseboard.addresses import BmcAddresses
+from .baseboard.rack import Rack, concerns_bmcs
+from .baseboard.reports import Reports
 from .console import ConsoleHub
 from .errors import InvalidCluster, NotFound, PlacematError, StepError, WrongState
 from .events import Events
@@ -27,7 +28,7 @@ from .firewall_watch import FirewallWatch, mend
 from .forwards import Forwards
 from .host import forward_chains
 from .models import Cluster
-from .names import run_directory, service_unit, slice_unit
+from .names import bmc_unit, node_unit, service_unit, slice_unit
 from .nodes import NodeControl, unit_state
 from .plan import NodePlan, Plan
 from .reconcile import Changes, compare
@@ -35,7 +36,7 @@ from .resources import Kind, UnitResource
 from .status import Json, changes_json, failed_units, namespace_json, networks_json, node_json, summary
 from .storage import Storage, kept_for_starting, volumes_of
 from .systemd import Systemd, UnitState
-from .wanted import Wanted, read_wanted
+from .wanted import Wanted, read_cluster
 
 log = logging.getLogger("placematd")
 
@@ -61,7 +62,8 @@ class Service:
         self._nodes: dict[str, NodeControl] = {}
         self._failed: set[str] = set()
         self._settling: asyncio.TimerHandle | None = None
-        self._bmc = BmcAddresses(run_directory(settings.run_dir, settings.cluster) / "bmc", settings.cluster, events)
+        self._rack = Rack(settings, events)
+        self.bmcs = Reports(settings, self._rack, lambda: self._require().cluster, self._unit_states)
         self._storage = Storage(settings, adapters["volume"])
         self.forwards = Forwards(settings.cluster, systemd)
         self._changing = asyncio.Lock()
@@ -80,10 +82,11 @@ class Service:
         async with self._changing:
             wanted = await self._read()
             self._watch_units(asyncio.get_running_loop())
-            changes = compare(wanted.plan, await self._applier.observe(), adopt=True)
+            off = await self._units_off()
+            changes = compare(wanted.plan, await self._applier.observe(), adopt=True, off=off)
             await self._check_kept(wanted, changes)
-            self._adopt(wanted)
             try:
+                await self._adopt(wanted)
                 await self._applier.apply(changes, lambda: self._attach_nodes(wanted, changes))
             except BaseException:
                 await self._detach_nodes()
@@ -106,7 +109,7 @@ class Service:
     async def _remove_all(self) -> None:
         nothing = Plan(cluster=self.settings.cluster)
         await self._applier.remove(compare(nothing, await self._applier.observe(), gone="").remove)
-        self._bmc.clear()
+        self._rack.clear()
         await asyncio.to_thread(self._systemd.stop, slice_unit(self.settings.cluster))
 
     async def leave(self) -> None:
@@ -141,7 +144,7 @@ class Service:
         async with self._changing:
             self._check_up("it can be reloaded")
             wanted = await self._read()
-            changes = compare(wanted.plan, await self._applier.observe())
+            changes = compare(wanted.plan, await self._applier.observe(), off=await self._units_off())
             if dry_run:
                 return changes_json(changes)
             await self._check_kept(wanted, changes)
@@ -167,8 +170,8 @@ class Service:
             if control.plan.unit in touched:
                 await control.close()
                 del self._nodes[control.plan.name]
-        self._adopt(wanted)
         try:
+            await self._adopt(wanted)
             await self._applier.apply(changes, lambda: self._attach_nodes(wanted, changes))
         except PlacematError:
             await self._attach_what_runs()
@@ -185,17 +188,29 @@ class Service:
 
     async def _read(self) -> Wanted:
         self._report_step("reading the cluster files")
-        wanted = await asyncio.to_thread(read_wanted, self.settings)
-        for warning in wanted.warnings:
+        cluster, warnings, host = await asyncio.to_thread(read_cluster, self.settings)
+        for warning in warnings:
             self.events.publish("warning", warning.text)
-        if wanted.cluster.nodes:
-            self.events.publish("state", f"acceleration: {wanted.host.accelerator_reason}")
-        return wanted
+        if cluster.nodes:
+            self.events.publish("state", f"acceleration: {host.accelerator_reason}")
+        learned = await self._rack.learn(cluster, await self._nodes_on(cluster))
+        return Wanted(cluster, warnings, host, planning.plan(cluster, host, self.settings, learned))
 
-    def _adopt(self, wanted: Wanted) -> None:
-        """Have a control for each node of the plan, in its order, keeping those that are there."""
+    async def _nodes_on(self, cluster: Cluster) -> set[str]:
+        states = await self._unit_states()
+        return {node.name for node in cluster.nodes if states.get(node_unit(cluster.name, node.name)) == "running"}
+
+    async def _units_off(self) -> set[str]:
+        """Units of nodes that were powered off."""
+        return {name for name, state in (await self._unit_states()).items() if state == "exited"}
+
+    async def _adopt(self, wanted: Wanted) -> None:
+        """Have a control and a baseboard for each node of the plan, in its order, keeping those that are there."""
         self._wanted = wanted
         self._nodes = {node.name: self._nodes.get(node.name) or self._control(node) for node in wanted.plan.nodes}
+        for name in await self._rack.fit(wanted, self._nodes):
+            unit = bmc_unit(wanted.cluster.name, name)
+            await asyncio.to_thread(self._systemd.kill, unit, signal.SIGTERM)  # it reads its certificate when it starts
 
     def _control(self, node: NodePlan) -> NodeControl:
         async def start_units() -> None:
@@ -213,6 +228,7 @@ class Service:
 
     async def _start_units(self, node: NodePlan) -> None:
         """Start those units of a node that do not run."""
+        await self._choose_firmware(node)
         await asyncio.to_thread(self._storage.make, volumes_of(self._require().plan, f"Node {node.name}"))
         states = await self._unit_states()
         units = self._adapters["unit"]
@@ -224,6 +240,18 @@ class Service:
                 await asyncio.to_thread(units.create, resource, self.settings.cluster)
         await self._refresh_all()
 
+    async def _choose_firmware(self, node: NodePlan) -> None:
+        """Plan a node that is about to start anew: its firmware may have been changed through its BMC."""
+        wanted, before = self._require(), self._units_of(node)
+        learned = self._rack.learned(wanted.cluster, await self._nodes_on(wanted.cluster) - {node.name})
+        plan = planning.plan(wanted.cluster, wanted.host, self.settings, learned)
+        self._wanted = replace(wanted, plan=plan)
+        self._nodes[node.name].plan = plan.node(node.name)
+        after = {unit.key for unit in self._units_of(node)}
+        for unit in before:
+            if unit.key not in after:
+                await asyncio.to_thread(self._adapters["unit"].remove, unit.mark(self.settings.cluster))
+
     def _units_of(self, node: NodePlan) -> list[UnitResource]:
         """The units of a node in the order they start: console, TPM, QEMU."""
         resources = self._require().plan.resources
@@ -233,8 +261,9 @@ class Service:
         """Connect to every node that is on; those that were just started must answer."""
         await self._refresh_all()
         started = {change.key.name for change in changes.create}
-        made = {name for name, control in self._nodes.items() if control.plan.unit in started}
-        self._bmc.adopt(wanted.cluster, self._nodes.keys(), made)
+        for control in self._nodes.values():
+            if control.board and control.power == "Off":
+                control.board.on_power("Off")
         controls = [c for c in self._nodes.values() if c.power != "Off" or c.plan.unit in started]
         if controls:
             self._report_step(f"waiting for the monitors of {', '.join(c.plan.name for c in controls)}")
@@ -254,6 +283,7 @@ class Service:
                 self.events.publish("error", str(result))
 
     async def _detach_nodes(self) -> None:
+        await self._rack.close()
         await asyncio.gather(*(control.detach() for control in self._nodes.values()))
 
     # -- events ---------------------------------------------------------------------------------------------------
@@ -299,8 +329,26 @@ class Service:
 
     def _guest_line(self, node: str, line: bytes) -> None:
         """A line that a guest wrote to /dev/virtio-ports/placemat: the address of its BMC."""
-        if node in self._nodes:
-            self._bmc.hear(self._require().cluster, node, line)
+        if node in self._nodes and self._rack.addresses.hear(self._require().cluster, node, line):
+            self._spawn(self._move_bmcs())
+
+    async def _move_bmcs(self) -> None:
+        """Guests told addresses: have the bridges and the units of BMCs follow."""
+        async with self._changing:
+            wanted = self._wanted
+            if wanted is None or self.state not in UP:
+                return  # it did not come up, or goes down
+            try:
+                await self._follow(wanted)
+            except PlacematError as error:
+                self.events.publish("error", f"the addresses of BMCs: {error}")
+
+    async def _follow(self, wanted: Wanted) -> None:
+        learned = self._rack.learned(wanted.cluster, await self._nodes_on(wanted.cluster))
+        plan = planning.plan(wanted.cluster, wanted.host, self.settings, learned)
+        changes = compare(plan, await self._applier.observe())
+        await self._adopt(replace(wanted, plan=plan))
+        await self._applier.apply(changes.of(lambda key: concerns_bmcs(key, wanted.cluster)))
 
     # -- for the API ----------------------------------------------------------------------------------------------
 
@@ -392,7 +440,7 @@ class Service:
 
     def _node_json(self, control: NodeControl, states: Mapping[str, str]) -> Json:
         unit = states.get(control.plan.unit, "inactive")
-        return node_json(control, unit, self._bmc.of.get(control.plan.name))
+        return node_json(control, unit, self._rack.address(control.plan.name))
 
     def _control_of(self, name: str) -> NodeControl:
         try:

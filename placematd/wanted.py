@@ -7,7 +7,7 @@ from .errors import Mistake, PlacematError
 from .facts import Host, Settings
 from .host import missing_tools, observe_host
 from .models import Cluster
-from .plan import Plan, plan
+from .plan import Plan
 from .reading import read
 
 
@@ -30,8 +30,8 @@ def cluster_files(settings: Settings) -> tuple[Path, ...]:
     return several if several and not single.exists() else (single,)
 
 
-def read_wanted(settings: Settings) -> Wanted:
-    """Read and decide; the host is only looked at.
+def read_cluster(settings: Settings) -> tuple[Cluster, tuple[Mistake, ...], Host]:
+    """Read the files, and look at the host.
 
     Raises InvalidCluster with all mistakes, and PlacematError that names all programs that are missing.
     """
@@ -39,5 +39,4 @@ def read_wanted(settings: Settings) -> Wanted:
     cluster, warnings = read(cluster_files(settings), settings.cluster, bridges=bridges, run_dir=settings.run_dir)
     if missing := missing_tools(cluster):
         raise PlacematError("\n".join(map(str, missing)))
-    host = observe_host(settings, cluster)
-    return Wanted(cluster, warnings, host, plan(cluster, host, settings))
+    return cluster, warnings, observe_host(settings, cluster)

@@ -1,7 +1,7 @@
-"""The addresses of BMCs, as guests told them and as the host keeps them: RUN/CLUSTER/bmc/NODE holds a node's.
+"""The addresses of BMCs, as guests told them and as the host keeps them: RUN/CLUSTER/address/NODE holds a node's.
 
 A guest tells its address once, so the next placematd has to find it. It checks again what it finds, since the cluster
-file may have changed. A node that is made anew has no address until its guest tells one.
+file may have changed. Where the cluster file gives the address, what a guest says counts for nothing.
 """
 
 from collections.abc import Collection
@@ -27,15 +27,18 @@ class BmcAddresses:
         self._directory, self._cluster, self._events = directory, cluster, events
         self._refusals: dict[str, Allowance] = {}
 
-    def hear(self, cluster: Cluster, node: str, line: bytes) -> None:
-        """Take a line that a guest wrote."""
+    def hear(self, cluster: Cluster, node: str, line: bytes) -> bool:
+        """Take a line that a guest wrote; returns whether the BMC's address changed."""
+        before = self.of.get(node)
         try:
             address = self._checked(cluster, node, line)
+            if address == given(cluster, node):
+                return False
         except (ValueError, PlacematError) as error:
             allowance = self._refusals.setdefault(node, Allowance(REFUSALS_AT_ONCE, REFUSALS_PER_SECOND))
             if allowance.take():
                 self._events.publish("warning", f"node {node}: refused BMC address: {error}", node=node)
-            return
+            return False
         try:
             self._directory.mkdir(exist_ok=True)
             with replacing(self._directory / node) as part:
@@ -44,11 +47,12 @@ class BmcAddresses:
             what = f"keep the BMC address of node {node} in {self._directory}: {error.strerror}"
             self._events.publish("warning", f"{what}; the next placematd will not know it", node=node)
         self._take(node, address)
+        return address != before
 
-    def adopt(self, cluster: Cluster, nodes: Collection[str], made: Collection[str] = ()) -> None:
-        """Know `nodes` alone, of those that were not `made` just now what is kept if it still fits the cluster."""
+    def adopt(self, cluster: Cluster, nodes: Collection[str]) -> None:
+        """Know `nodes` alone, and of what is kept what still fits the cluster."""
         for node in self.of.keys() | self._kept():
-            if node not in nodes or node in made:
+            if node not in nodes or given(cluster, node):
                 self._forget(node)
         for node in [node for node in nodes if node in self._kept() | self.of.keys()]:
             before = self.of.pop(node, None)
@@ -73,6 +77,9 @@ class BmcAddresses:
 
     def _checked(self, cluster: Cluster, node: str, line: bytes) -> str:
         address = parse_address(line)
+        written = given(cluster, node)
+        if written and str(address) != written:
+            raise PlacematError(f"{address}: the cluster file gives it {written}")
         check_address(address, cluster, {address: name for name, address in self.of.items() if name != node}, node)
         return str(address)
 
@@ -88,3 +95,8 @@ class BmcAddresses:
     def _kept(self) -> set[str]:
         """The nodes that an address is kept of, and what a killed writer left."""
         return {path.name for path in self._directory.iterdir()} if self._directory.is_dir() else set()
+
+
+def given(cluster: Cluster, node: str) -> str:
+    """The address that the cluster file gives a node's BMC, or ""."""
+    return next((str(item.bmc.address) for item in cluster.nodes if item.name == node and item.bmc.address), "")

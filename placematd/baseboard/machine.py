@@ -7,6 +7,7 @@ BMC's process --Varlink--> Baseboard (Machine) --> NodeControl, QEMU's monitor
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..bmc.machine import (
     Inventory,
     Json,
     Limits,
+    Login,
     MachineEvent,
     Media,
     PowerAction,
@@ -60,6 +62,8 @@ class Baseboard(Chassis):
     must be told.
     """
 
+    last_login: tuple[Login, datetime] | None = None
+    """Who logged in last, since placematd runs."""
     _lit_until = 0.0
 
     @classmethod
@@ -143,6 +147,10 @@ class Baseboard(Chassis):
     async def limits(self) -> Limits:
         """See `Machine`."""
         return self.identity.limits
+
+    async def logged_in(self, login: Login) -> None:
+        """See `Machine`."""
+        self.last_login = login, datetime.now(UTC)
 
     async def identify(self, seconds: float | None) -> None:
         """See `Machine`."""

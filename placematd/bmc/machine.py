@@ -172,6 +172,15 @@ class MachineEvent:
     value: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """Who logged in to the BMC, and from where ("172.16.0.1:40000")."""
+
+    user: str
+    protocol: Literal["IPMI", "Redfish"]
+    remote: str
+
+
 class ConsoleStream(Protocol):
     """A duplex byte stream to the machine's serial console, shared with everybody else who watches it."""
 
@@ -261,6 +270,10 @@ class Machine(Protocol):
 
     async def identifying(self) -> bool:
         """Whether the LED is lit."""
+        ...
+
+    async def logged_in(self, login: Login) -> None:
+        """Tell that somebody logged in, for people who ask who was there last; not durable."""
         ...
 
     async def console(self) -> ConsoleStream:

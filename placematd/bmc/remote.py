@@ -22,6 +22,7 @@ from .machine import (
     Inventory,
     Json,
     Limits,
+    Login,
     MachineEvent,
     Media,
     PowerAction,
@@ -151,6 +152,10 @@ class RemoteMachine:
     async def limits(self) -> Limits:
         """What the cluster file says about this BMC."""
         return await self._call(wire.LIMITS)
+
+    async def logged_in(self, login: Login) -> None:
+        """Tell that somebody logged in."""
+        await self._call(wire.LOGGED_IN, login=login)
 
     async def identify(self, seconds: float | None) -> None:
         """Light the identify LED."""

@@ -214,6 +214,7 @@ FIRMWARE: Method[tuple[Firmware, Firmware, Sequence[Any]]] = Method(
 SET_FIRMWARE: Method[None] = Method("SetFirmware", Machine.set_firmware)
 LIMITS: Method[Limits] = Method("GetLimits", Machine.limits, "limits")
 IDENTIFY: Method[None] = Method("Identify", Machine.identify)
+LOGGED_IN: Method[None] = Method("LoggedIn", Machine.logged_in)
 IDENTIFYING: Method[bool] = Method("IsIdentifying", Machine.identifying, "identifying")
 MEDIA: Method[Sequence[Media]] = Method("GetMedia", Machine.media, "slots")
 EJECT_MEDIA: Method[None] = Method("EjectMedia", Machine.eject_media)

@@ -52,7 +52,7 @@ def plan(cluster: Cluster, host: Host, settings: Settings, learned: Learned = NO
     Raises PlacematError where the host or the settings cannot carry the cluster.
     """
     cluster = chosen(cluster, learned)
-    addresses = bmc_addresses(cluster, learned)
+    addresses = bmc_addresses(cluster, learned.addresses)
     return Plan(
         cluster=cluster.name,
         resources=(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_interface
 
 from ..bmc_settings import effective
-from ..facts import Host, Learned, Python, Settings
+from ..facts import Host, Python, Settings
 from ..models import Cluster, IPAddress, IPInterface, Node
 from ..names import BmcFiles, bmc_files, bmc_unit, node_paths, slice_unit
 from ..resources import Key, UnitResource
@@ -31,14 +31,14 @@ MACHINE = "/run/placemat-machine"
 CERTIFICATE, KEY = "cert.pem", "key.pem"
 
 
-def bmc_addresses(cluster: Cluster, learned: Learned) -> dict[str, IPInterface]:
+def bmc_addresses(cluster: Cluster, told: Mapping[str, str]) -> dict[str, IPInterface]:
     """The address of each node's BMC with the prefix of its network; nodes whose BMC has none are not in it.
 
-    What the cluster file says goes before what a guest told.
+    What the cluster file says goes before what guests `told`.
     """
     written = {node.name: node.bmc.address for node in cluster.nodes if node.bmc.address}
-    told = {name: ip_address(text) for name, text in learned.addresses.items()}
-    known = {node.name: written.get(node.name) or told.get(node.name) for node in cluster.nodes}
+    heard = {name: ip_address(text) for name, text in told.items()}
+    known = {node.name: written.get(node.name) or heard.get(node.name) for node in cluster.nodes}
     found = {name: _with_prefix(cluster, address) for name, address in known.items() if address}
     return {name: address for name, address in found.items() if address}
 

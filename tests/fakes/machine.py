@@ -29,6 +29,7 @@ from placematd.bmc.machine import (
     Inventory,
     Json,
     Limits,
+    Login,
     MachineEvent,
     Media,
     Nic,
@@ -363,6 +364,9 @@ class FakeMachine:
     async def limits(self) -> Limits:
         self._check()
         return self._limits
+
+    async def logged_in(self, login: Login) -> None:
+        self._did("logged_in", login.user, login.protocol)
 
     async def identify(self, seconds: float | None) -> None:
         self._did("identify", seconds)

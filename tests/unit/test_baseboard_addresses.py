@@ -1,13 +1,14 @@
 """BMC addresses: taken, refused, kept for the next placematd, and forgotten."""
 
-from ipaddress import ip_interface
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 import pytest
 
 from placematd.baseboard.addresses import REFUSALS_AT_ONCE, BmcAddresses
 from placematd.events import Event, Events
-from placematd.models import Cluster, Network, Node
+from placematd.models import Cluster, Network, Node, NodeBmc
 
 CLUSTER = Cluster(
     name="lab",
@@ -23,7 +24,7 @@ class Desk:
         self.told: list[Event] = []
         events = Events()
         events.listen(self.told.append)
-        self.addresses = BmcAddresses(directory / "bmc", "lab", events)
+        self.addresses = BmcAddresses(directory / "address", "lab", events)
 
     def hear(self, node: str, line: bytes) -> None:
         self.addresses.hear(CLUSTER, node, line)
@@ -57,23 +58,38 @@ def test_the_next_placematd_knows_it_and_tells_it_again(desk: Desk, tmp_path: Pa
     assert successor.kinds() == ["bmc"]
 
 
-def test_a_node_made_anew_has_none(desk: Desk, tmp_path: Path) -> None:
+def test_the_cluster_file_goes_before_what_a_guest_says(desk: Desk) -> None:
     desk.hear("n1", b"172.16.1.2")
-    successor = Desk(tmp_path)
-    successor.addresses.adopt(CLUSTER, ["n1", "n2"], made=["n1"])
-    assert successor.addresses.of == {}
-    assert list((tmp_path / "bmc").iterdir()) == []
+    written = replace(CLUSTER, nodes=(Node(name="n1", bmc=NodeBmc(address=ip_address("172.16.1.9"))), Node(name="n2")))
+    desk.addresses.adopt(written, ["n1", "n2"])
+    assert desk.addresses.of == {}
+    assert not desk.addresses.hear(written, "n1", b"172.16.1.9"), "the guest says the same"
+    assert not desk.addresses.hear(written, "n1", b"172.16.1.2")
+    assert not desk.addresses.hear(written, "n2", b"172.16.1.9")
+    assert desk.addresses.of == {}
+    refused = [event["message"] for event in desk.told if event["kind"] == "warning"]
+    assert refused == [
+        "node n1: refused BMC address: 172.16.1.2: the cluster file gives it 172.16.1.9",
+        "node n2: refused BMC address: 172.16.1.9: used by the BMC of node n1 already",
+    ]
+
+
+def test_a_later_line_moves_the_bmc(desk: Desk) -> None:
+    assert desk.addresses.hear(CLUSTER, "n1", b"172.16.1.2")
+    assert not desk.addresses.hear(CLUSTER, "n1", b"172.16.1.2")
+    assert desk.addresses.hear(CLUSTER, "n1", b"172.16.1.3")
+    assert desk.addresses.of == {"n1": "172.16.1.3"}
 
 
 @pytest.mark.parametrize("kept", [b"10.0.0.1\n", b"\xff\xfe", b"", b"172.16.1.1\n"])
 def test_what_is_kept_is_checked_like_what_a_guest_says(kept: bytes, tmp_path: Path) -> None:
-    (tmp_path / "bmc").mkdir()
-    (tmp_path / "bmc" / "n1").write_bytes(kept)
+    (tmp_path / "address").mkdir()
+    (tmp_path / "address" / "n1").write_bytes(kept)
     desk = Desk(tmp_path)
     desk.addresses.adopt(CLUSTER, ["n1"])
     assert desk.addresses.of == {}
     assert desk.kinds() == ["warning"]
-    assert list((tmp_path / "bmc").iterdir()) == []
+    assert list((tmp_path / "address").iterdir()) == []
 
 
 def test_a_reload_keeps_what_still_fits_silently_and_drops_the_rest(desk: Desk) -> None:
@@ -114,7 +130,7 @@ def test_clear_leaves_no_directory(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_an_address_that_cannot_be_kept_is_known_all_the_same(tmp_path: Path) -> None:
-    (tmp_path / "bmc").write_text("a file in the way")
+    (tmp_path / "address").write_text("a file in the way")
     desk = Desk(tmp_path)
     desk.hear("n1", b"172.16.1.2")
     assert desk.addresses.of == {"n1": "172.16.1.2"}
