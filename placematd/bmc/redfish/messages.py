@@ -100,10 +100,13 @@ class RedfishError(Exception):
         return {"error": {"code": general.id, "message": general.text, "@Message.ExtendedInfo": infos}}
 
 
-def annotations(messages: Sequence[Message]) -> dict[str, Any]:
-    """`@Message.ExtendedInfo` of a PATCH that took some properties and not others, keyed as the payload wants it."""
-    notes: dict[str, Any] = {}
+def annotations(messages: Sequence[Message], payload: Mapping[str, Any]) -> dict[str, Any]:
+    """`@Message.ExtendedInfo` of a PATCH that took some properties and not others: all, and at each known property."""
+    if not messages:
+        return {}
+    notes: dict[str, Any] = {"@Message.ExtendedInfo": [message.json() for message in messages]}
     for message in messages:
         top = message.at.partition("/")[0]
-        notes.setdefault(f"{top}@Message.ExtendedInfo" if top else "@Message.ExtendedInfo", []).append(message.json())
+        if top in payload:
+            notes.setdefault(f"{top}@Message.ExtendedInfo", []).append(message.json())
     return notes

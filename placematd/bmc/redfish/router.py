@@ -53,13 +53,11 @@ class Router:
             return None
         if len(segments) > 2 and segments[-2] == "Actions":
             return self._action(segments)
-        if found := self._resource(segments):
-            return found
         if segments and segments[-1] == "Members":
             above = self._resource(segments[:-1])
             if above and above.resource.post:
                 return Found(above.resource, above.uri, above.parameters, members=True)
-        return None
+        return self._resource(segments)
 
     def _action(self, segments: Sequence[str]) -> Found | None:
         found = self._resource(segments[:-2])

@@ -52,9 +52,9 @@ class Service:
             return self._documents.answer(request)
         found = self._router.find(request.path)
         caller = self._caller(request, found)
-        _check_headers(request)
         if found is None:
             raise RedfishError("ResourceMissingAtURI", request.path)
+        _check_headers(request)
         if request.method not in found.allow.split(", "):
             raise RedfishError("OperationNotAllowed", headers={"Allow": found.allow})
         call = Call(
@@ -176,7 +176,7 @@ class Service:
             await resource.patch(replace(call, body=good))
         payload = await present(resource, call)
         headers = {"ETag": payload["@odata.etag"], "Link": described_by(resource.type)}
-        return json_answer({**payload, **annotations(checker.messages)}, headers=headers)
+        return json_answer({**payload, **annotations(checker.messages, payload)}, headers=headers)
 
     async def _delete(self, found: Found, call: Call, request: Request) -> Answer:
         current = await present(found.resource, call)

@@ -44,7 +44,7 @@ class Sessions:
         """A new session and its token. Raises RedfishError where there are too many."""
         if len(self.all()) >= MOST:
             raise RedfishError("SessionLimitExceeded")
-        token = secrets.token_urlsafe(32)
+        token = secrets.token_hex(32)
         digest = _digest(token)
         session = Session(
             secrets.token_hex(6),
