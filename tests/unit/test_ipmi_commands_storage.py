@@ -13,7 +13,7 @@ from ipmi_bench import GUEST, NOON, Bench, on_bench
 from placematd.bmc.ipmi.commands.fru import contents
 from placematd.bmc.ipmi.commands.sensors import ANALOGUE, Scale
 from placematd.bmc.machine import Health, Watchdog
-from placematd.bmc.sensors import CPU_LOAD, INLET_TEMPERATURE, SENSORS
+from placematd.bmc.sensors import BOOT, BOOT_RESTART, CPU_LOAD, INLET_TEMPERATURE, SEL, SEL_CLEARED, SENSORS, event
 from placematd.errors import WrongState
 
 EVENT = "20 00 04 22 02 6f 00 ff ff"
@@ -101,13 +101,23 @@ async def test_the_log_is_cleared_with_a_reservation_only(bench: Bench) -> None:
     assert len(await bench.machine.sel()) == 1
     await bench.ask_all(f"0a 47 {reservation} 43 4c 52 aa -> 00 01", f"0a 47 {reservation} 43 4c 52 00 -> 00 01")
     assert await bench.machine.sel() == ()
-    erased = NOON.to_bytes(4, "little").hex(" ")
     await bench.ask_all(
         f"0a 47 {other} 43 4c 52 aa -> c5",
-        f"0a 40 -> 00 51 00 00 00 40 ff ff ff ff {erased} 03",
         "0a 43 00 00 01 00 00 ff -> cb",
         "0a 46 00 00 01 00 -> c1",
     )
+
+
+@on_bench
+async def test_the_log_says_when_it_was_cleared_and_that_it_overflowed(bench: Bench) -> None:
+    await bench.machine.add_sel(event(SEL, SEL_CLEARED), "The system event log was cleared")
+    await bench.machine.add_sel(event(BOOT, BOOT_RESTART), "System restart")
+    cleared, last = (int(entry.time.timestamp()).to_bytes(4, "little").hex(" ") for entry in await bench.machine.sel())
+    await bench.ask_all(f"0a 40 -> 00 51 02 00 e0 3f {last} {cleared} 03", "04 2d 04 -> 00 00 c0 00 80")
+    for _ in range(1022):
+        await bench.machine.add_sel(event(BOOT, BOOT_RESTART), "System restart")
+    assert (await bench.ask("0a 40"))[:17] + (await bench.ask("0a 40"))[-2:] == "00 51 00 04 00 00" + "83"
+    await bench.ask_all("04 2d 04 -> 00 00 c0 10 80")
 
 
 @on_bench
@@ -252,7 +262,10 @@ async def test_what_is_known_of_sensors(bench: Bench) -> None:
         "04 23 10 00 -> 00 ff 05 00 00 00 00 f0",
         "04 23 01 00 -> cd",
         "04 29 10 -> 00 40",
+        "04 29 01 -> 00 c0 03 00 00 00",
         "04 29 02 -> 00 c0 41 00 00 00",
+        "04 29 03 -> 00 c0 0f 01 00 00",
+        "04 29 04 -> 00 c0 14 00 00 00",
         "04 2b 02 -> 00 c0 01 00 00 00",
         "04 2f 11 -> 00 07 01",
         "04 2f 03 -> 00 23 6f",

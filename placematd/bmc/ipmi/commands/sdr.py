@@ -7,7 +7,7 @@ from ...sensors import BOOT, BUTTON, CRITICAL_INTERRUPT, OS_STOP, Sensor
 from ..request import Code, CommandError, Reply, Request
 from .app import DEVICE_SUPPORT
 from .reservation import Reservations
-from .sensors import ANALOGUE, DISCRETE, MANAGEMENT, SYSTEM_BOARD, Analogue, factors, threshold_bytes
+from .sensors import ANALOGUE, DISCRETE, MANAGEMENT, SYSTEM_BOARD, Analogue, Discrete, factors, threshold_bytes
 from .table import NOTHING, SENSOR, STORAGE, USER, Row, between, number, require
 
 VERSION = 0x51
@@ -69,14 +69,16 @@ def full(analogue: Analogue) -> bytes:
     )
 
 
-def compact(sensor: Sensor, entity: int, states: int) -> bytes:
+def compact(discrete: Discrete) -> bytes:
     """The body of a compact sensor record (table 43-2, from byte 6)."""
-    mask = states.to_bytes(2, "little")
+    sensor = discrete.sensor
     return (
-        bytes((OWNER, 0, sensor.number, entity, INSTANCE, EVENTS_TOO, AUTO_REARM, sensor.type, sensor.event_type))
-        + mask
+        bytes(
+            (OWNER, 0, sensor.number, discrete.entity, INSTANCE, EVENTS_TOO, AUTO_REARM, sensor.type, sensor.event_type)
+        )
+        + discrete.events.to_bytes(2, "little")
         + bytes(2)
-        + mask
+        + discrete.states.to_bytes(2, "little")
         + bytes((NO_ANALOGUE, 0, 0))
         + bytes((1, 0))
         + bytes(6)
@@ -107,7 +109,7 @@ def records() -> Sequence[bytes]:
         (MC_LOCATOR, controller_locator()),
         (FRU_LOCATOR, fru_locator()),
         *((FULL, full(analogue)) for analogue in ANALOGUE.values()),
-        *((COMPACT, compact(*discrete)) for discrete in DISCRETE.values()),
+        *((COMPACT, compact(discrete)) for discrete in DISCRETE.values()),
         *((EVENT_ONLY, event_only(sensor)) for sensor in EVENT_SENSORS),
     )
     return tuple(

@@ -6,7 +6,7 @@ from typing import Final
 
 from ....errors import PlacematError
 from ...machine import Machine, SelEntry
-from ...sensors import EVENT_BYTES, SENSORS
+from ...sensors import EVENT_BYTES, SEL, SEL_CLEARED, SENSORS
 from ..request import SYSTEM_INTERFACE, Code, CommandError, Reply, Request
 from .reservation import Reservations
 from .settings import Clock, Settings
@@ -15,7 +15,9 @@ from .table import NOTHING, OPERATOR, SENSOR, STORAGE, USER, Row, between, numbe
 VERSION = 0x51
 RECORD_BYTES = 16
 CAPACITY = 1024
-"""Entries that the log is said to hold; the machine's side decides what it keeps."""
+"""Entries that the log holds; then the machine's side drops the oldest."""
+OVERFLOW = 0x80
+"""Events have been dropped."""
 OPERATIONS = 0x03
 """Reserve and allocation information; no partial add, no delete."""
 FIRST, LAST = 0x0000, 0xFFFF
@@ -39,6 +41,12 @@ def record(entry: SelEntry, ahead: int) -> bytes:
     stamp = seconds(entry.time.timestamp() + ahead)
     identifier = (entry.record_id & 0xFFFF).to_bytes(2, "little")
     return identifier + entry.data[:1] + stamp + entry.data[1:EVENT_BYTES].ljust(EVENT_BYTES - 1, b"\xff")
+
+
+def is_erasure(entry: SelEntry) -> bool:
+    """Whether the entry says that the log was cleared: the machine's side begins each new log with one."""
+    kind, number, _, data1 = entry.data[4:8]
+    return (kind, number, data1 & 0x0F) == (SEL.type, SEL.number, SEL_CLEARED)
 
 
 def describe(data: bytes) -> str:
@@ -82,12 +90,17 @@ class Sel:
     async def get_info(self, request: Request) -> Reply:
         """Section 31.2."""
         entries = await self._entries()
-        added = seconds(entries[-1].time.timestamp() + await self._clock.offset()) if entries else UNKNOWN_TIME
-        erased = await self._settings.get("sel_erased")
-        gone = seconds(erased + await self._clock.offset()) if isinstance(erased, int | float) else UNKNOWN_TIME
+        added = await self._stamp(entries[-1:])
+        erased = await self._stamp([entry for entry in entries if is_erasure(entry)][-1:])
         free = max(CAPACITY - len(entries), 0) * RECORD_BYTES
         sizes = min(len(entries), 0xFFFF).to_bytes(2, "little") + free.to_bytes(2, "little")
-        return Reply(data=bytes((VERSION,)) + sizes + added + gone + bytes((OPERATIONS,)))
+        overflow = OVERFLOW if len(entries) >= CAPACITY else 0
+        return Reply(data=bytes((VERSION,)) + sizes + added + erased + bytes((OPERATIONS | overflow,)))
+
+    async def _stamp(self, entries: Sequence[SelEntry]) -> bytes:
+        """When the first of these was; unknown where there is none."""
+        ahead = await self._clock.offset()
+        return seconds(entries[0].time.timestamp() + ahead) if entries else UNKNOWN_TIME
 
     async def get_allocation(self, request: Request) -> Reply:
         """Section 31.3: units of one record."""
@@ -149,7 +162,6 @@ class Sel:
         self._reservations.check(number(request.data[:2]))
         if operation == CLEAR:
             await self._machine.clear_sel()
-            await self._settings.put("sel_erased", int(self._clock.now()))
             self._until = 0.0
             # The reservation stays for those who ask next how far the erasure is; all others end.
             self._reservations.cancel_others(number(request.data[:2]))

@@ -14,11 +14,14 @@ from ...sensors import (
     MEMORY_USED,
     POWER_CONSUMPTION,
     POWER_UNIT,
+    POWER_UNIT_CYCLE,
     POWER_UNIT_OFF,
     SEL,
+    SEL_CLEARED,
     SEL_FULL,
     WATCHDOG2,
     WATCHDOG_EXPIRED,
+    WATCHDOG_INTERRUPT,
     Sensor,
 )
 from ..request import Code, CommandError, Reply, Request
@@ -104,13 +107,46 @@ ANALOGUE: Final[Mapping[int, Analogue]] = {
     )
 }
 
-DISCRETE: Final[Mapping[int, tuple[Sensor, int, int]]] = {
-    POWER_UNIT.number: (POWER_UNIT, SYSTEM_BOARD, 1 << POWER_UNIT_OFF),
-    ACPI_POWER_STATE.number: (ACPI_POWER_STATE, SYSTEM_BOARD, 1 << ACPI_WORKING | 1 << ACPI_SOFT_OFF),
-    WATCHDOG2.number: (WATCHDOG2, MANAGEMENT, sum(1 << offset for offset in WATCHDOG_EXPIRED.values())),
-    SEL.number: (SEL, MANAGEMENT, 1 << SEL_FULL),
+
+@dataclass(frozen=True, kw_only=True)
+class Discrete:
+    """A sensor with states; `states` that it can show and `events` that are logged, as bit masks of its offsets."""
+
+    sensor: Sensor
+    entity: int
+    states: int
+    events: int
+
+
+def _mask(*offsets: int) -> int:
+    return sum(1 << offset for offset in offsets)
+
+
+DISCRETE: Final[Mapping[int, Discrete]] = {
+    discrete.sensor.number: discrete
+    for discrete in (
+        Discrete(
+            sensor=POWER_UNIT,
+            entity=SYSTEM_BOARD,
+            states=_mask(POWER_UNIT_OFF),
+            events=_mask(POWER_UNIT_OFF, POWER_UNIT_CYCLE),
+        ),
+        Discrete(
+            sensor=ACPI_POWER_STATE,
+            entity=SYSTEM_BOARD,
+            states=_mask(ACPI_WORKING, ACPI_SOFT_OFF),
+            events=_mask(ACPI_WORKING, ACPI_SOFT_OFF),
+        ),
+        Discrete(
+            sensor=WATCHDOG2,
+            entity=MANAGEMENT,
+            states=_mask(*WATCHDOG_EXPIRED.values()),
+            events=_mask(*WATCHDOG_EXPIRED.values(), WATCHDOG_INTERRUPT),
+        ),
+        Discrete(sensor=SEL, entity=MANAGEMENT, states=_mask(SEL_FULL), events=_mask(SEL_CLEARED, SEL_FULL)),
+    )
 }
-"""Sensors with states, by number: the sensor, its entity and the states (bit mask) that it can show."""
+"""Sensors with states, by number."""
 
 
 def analogue_value(analogue: Analogue, health: Health, memory_mib: int) -> float:
@@ -200,15 +236,15 @@ class Sensors:
         _known(request.data[0])
         if request.data[0] in ANALOGUE:
             return Reply(data=bytes((SCANNING,)))
-        states = DISCRETE[request.data[0]][2]
-        return Reply(data=bytes((EVENTS_ENABLED | SCANNING,)) + states.to_bytes(2, "little") + bytes(2))
+        events = DISCRETE[request.data[0]].events
+        return Reply(data=bytes((EVENTS_ENABLED | SCANNING,)) + events.to_bytes(2, "little") + bytes(2))
 
     async def get_event_status(self, request: Request) -> Reply:
         """Section 35.13: the states that hold now, since events re-arm by themselves."""
         _known(request.data[0])
         if request.data[0] in ANALOGUE:
             return Reply(data=bytes((SCANNING,)))
-        states = await self._states(DISCRETE[request.data[0]][0])
+        states = await self._states(DISCRETE[request.data[0]].sensor)
         return Reply(data=bytes((EVENTS_ENABLED | SCANNING,)) + states.to_bytes(2, "little") + bytes(2))
 
     async def get_reading(self, request: Request) -> Reply:
@@ -217,7 +253,7 @@ class Sensors:
         _known(number)
         if number in ANALOGUE:
             return Reply(data=await self._reading(ANALOGUE[number]))
-        states = await self._states(DISCRETE[number][0])
+        states = await self._states(DISCRETE[number].sensor)
         return Reply(data=bytes((0, EVENTS_ENABLED | SCANNING, states & 0xFF, ALWAYS_ONE | states >> 8)))
 
     async def _reading(self, analogue: Analogue) -> bytes:
@@ -237,7 +273,7 @@ class Sensors:
         """Section 35.16."""
         number = request.data[0]
         _known(number)
-        sensor = ANALOGUE[number].sensor if number in ANALOGUE else DISCRETE[number][0]
+        sensor = ANALOGUE[number].sensor if number in ANALOGUE else DISCRETE[number].sensor
         return Reply(data=bytes((sensor.type, sensor.event_type)))
 
 
