@@ -61,6 +61,9 @@ class Link:
         self._tries = 0
         self._paused = False
         self._overrun = False
+        """Whether output was lost and the client does not know yet."""
+        self._status = 0
+        """What the packet in flight says besides its characters."""
         self._received = (0, 0, 0)
         """Sequence number, accepted characters and status of the last packet that the client numbered."""
 
@@ -170,8 +173,8 @@ class Link:
             del self._buffer[:CHARACTERS]
             self._sequence = self._sequence % 15 + 1
             self._tries = 0
-        status = _OVERRUN if self._overrun else 0
-        self._send(bytes((self._sequence, 0, 0, status)) + self._in_flight)
+            self._status, self._overrun = _OVERRUN if self._overrun else 0, False
+        self._send(bytes((self._sequence, 0, 0, self._status)) + self._in_flight)
         self._tries += 1
         if self._tries <= self._timing.retries:
             self._start_timer(max(self._timing.retry_interval, 1) * 0.01)
@@ -183,7 +186,6 @@ class Link:
         rest = self._in_flight[accepted:]
         self._buffer[:0] = rest
         self._in_flight = b""
-        self._overrun = False
         self._tries = 0
         if len(self._buffer) < BUFFER_BYTES:
             self._room.set()
