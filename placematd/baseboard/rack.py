@@ -80,8 +80,8 @@ class Rack:
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    async def fit(self, wanted: Wanted, controls: Mapping[str, NodeControl]) -> list[str]:
-        """Have a baseboard in each node of the plan; returns the nodes whose BMC has to read its certificate anew.
+    async def fit(self, wanted: Wanted, controls: Mapping[str, NodeControl]) -> set[str]:
+        """Have a baseboard in each node of the plan; returns the nodes whose certificate or accounts were made anew.
 
         Raises StepError.
         """
@@ -89,9 +89,11 @@ class Rack:
         for name in self.boards.keys() - {node.name for node in nodes}:
             await self._take_out(name)
         addresses = bmc_addresses(wanted.cluster, self.addresses.of)
-        renewed = [node.name for node in nodes if await self._certify(wanted.cluster, node, addresses.get(node.name))]
+        renewed = set[str]()
         for node in nodes:
-            await self._seed(wanted.cluster, node)
+            certified = await self._certify(wanted.cluster, node, addresses.get(node.name))
+            if await self._seed(wanted.cluster, node) or certified:
+                renewed.add(node.name)
             await self._put_in(controls[node.name], self._identity(wanted, node, addresses.get(node.name)))
         return renewed
 
@@ -143,7 +145,7 @@ class Rack:
         own, addresses = effective(cluster, node).certificate, [address.ip] if address else []
         return await asyncio.to_thread(certify, self._settings.data_dir, cluster.name, node.name, addresses, own)
 
-    async def _seed(self, cluster: Cluster, node: Node) -> None:
+    async def _seed(self, cluster: Cluster, node: Node) -> bool:
         store = self._stores[node.name]
         users = effective(cluster, node).users
         seeded = await asyncio.to_thread(seed, store.section(ACCOUNTS), users, credentials_directory(os.environ))
@@ -151,6 +153,7 @@ class Rack:
             store.set_section(ACCOUNTS, seeded.section)
             await store.commit()
             self._events.publish("state", f"node {node.name}: {seeded.message}")
+        return seeded is not None
 
     def _identity(self, wanted: Wanted, node: Node, address: IPInterface | None) -> Identity:
         return identity(
