@@ -175,7 +175,7 @@ class Acceptance:
         assert self._root.get_task_service().tasks.members_identities
 
     def registries(self) -> None:
-        assert {"Base.1.16", "Base.1.16.0", "Base"} & set(self._root.registries)
+        assert "BiosAttributeRegistry.v1_0_0" in self._root.registries
 
 
 def main() -> None:

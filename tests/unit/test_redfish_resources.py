@@ -320,7 +320,7 @@ def test_a_record_of_another_form_is_told_by_its_message_alone(data):
 
 def test_entries_are_whole_in_their_collection():
     event = SelEntry(record_id=3, time=NOON, data=b"", message="hello")
-    (member,) = logs.entries([event])["Members"]
+    (member,) = logs.entries(f"{SYSTEM}/LogServices", [event])["Members"]
     assert member["@odata.id"].endswith("/LogServices/SEL/Entries/3") and member["Message"] == "hello"
 
 

@@ -1,4 +1,4 @@
-"""The system event log, the same that IPMI reads."""
+"""The system event log, the same that IPMI reads; system and manager both have it, as clients look in either place."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,10 +8,8 @@ from ...machine import SelEntry
 from ...sensors import EVENT_BYTES, SYSTEM_EVENT
 from ..resource import Action, Call, Json, Resource, collection, link, missing
 from .parts import HEALTHY
-from .paths import LOG_SERVICES
+from .paths import LOG_SERVICES, MANAGER_LOG_SERVICES
 
-SEL: Final = f"{LOG_SERVICES}/SEL"
-ENTRIES: Final = f"{SEL}/Entries"
 ENTRY_TYPE: Final = "LogEntry.v1_17_2.LogEntry"
 
 SENSOR_TYPES: Final = {
@@ -81,8 +79,8 @@ def _record(data: bytes) -> Json:
     }
 
 
-def service(now: datetime) -> Json:
-    """The LogService."""
+def service(services: str, now: datetime) -> Json:
+    """The LogService below the collection `services`."""
     return {
         "Id": "SEL",
         "Name": "System Event Log",
@@ -93,13 +91,13 @@ def service(now: datetime) -> Json:
         "DateTime": timestamp(now),
         "DateTimeLocalOffset": "+00:00",
         "Status": HEALTHY,
-        "Entries": link(ENTRIES),
+        "Entries": link(entries_uri(services)),
     }
 
 
-def entries(log: Sequence[SelEntry]) -> Json:
-    """The collection; its members are in it whole, as LogEntryCollection's schema asks (OData.AutoExpand)."""
-    payload = collection("Log Entries", [f"{ENTRIES}/{event.record_id}" for event in log])
+def entries(services: str, log: Sequence[SelEntry]) -> Json:
+    """The collection of the log's entries; its members are in it whole, as LogEntryCollection's schema asks (OData.AutoExpand)."""
+    payload = collection("Log Entries", [f"{entries_uri(services)}/{event.record_id}" for event in log])
     payload["Members"] = [
         {**member, "@odata.type": f"#{ENTRY_TYPE}", **entry(event)}
         for member, event in zip(payload["Members"], log, strict=True)
@@ -107,16 +105,9 @@ def entries(log: Sequence[SelEntry]) -> Json:
     return payload
 
 
-async def _get_services(_: Call) -> Json:
-    return collection("Log Services", [SEL])
-
-
-async def _get_service(_: Call) -> Json:
-    return service(datetime.now(UTC))
-
-
-async def _get_entries(call: Call) -> Json:
-    return entries(await call.machine.sel())
+def entries_uri(services: str) -> str:
+    """Where the entries of the log are."""
+    return f"{services}/SEL/Entries"
 
 
 async def _get_entry(call: Call) -> Json:
@@ -130,17 +121,30 @@ async def _clear(call: Call) -> None:
     await call.machine.clear_sel()
 
 
-def routes() -> Sequence[Resource]:
-    """LogServices of the system."""
+def _routes(services: str) -> Sequence[Resource]:
+    async def get_services(_: Call) -> Json:
+        return collection("Log Services", [f"{services}/SEL"])
+
+    async def get_service(_: Call) -> Json:
+        return service(services, datetime.now(UTC))
+
+    async def get_entries(call: Call) -> Json:
+        return entries(services, await call.machine.sel())
+
     return [
-        Resource(uri=LOG_SERVICES, type="LogServiceCollection.LogServiceCollection", get=_get_services),
+        Resource(uri=services, type="LogServiceCollection.LogServiceCollection", get=get_services),
         Resource(
-            uri=SEL,
+            uri=f"{services}/SEL",
             type="LogService.v1_7_0.LogService",
-            get=_get_service,
+            get=get_service,
             actions=(Action("LogService.ClearLog", _clear),),
             volatile=frozenset({"DateTime"}),
         ),
-        Resource(uri=ENTRIES, type="LogEntryCollection.LogEntryCollection", get=_get_entries),
-        Resource(uri=f"{ENTRIES}/{{id}}", type=ENTRY_TYPE, get=_get_entry),
+        Resource(uri=entries_uri(services), type="LogEntryCollection.LogEntryCollection", get=get_entries),
+        Resource(uri=f"{entries_uri(services)}/{{id}}", type=ENTRY_TYPE, get=_get_entry),
     ]
+
+
+def routes() -> Sequence[Resource]:
+    """LogServices of the system and of the manager."""
+    return [*_routes(LOG_SERVICES), *_routes(MANAGER_LOG_SERVICES)]

@@ -19,6 +19,7 @@ from .paths import (
     MANAGER,
     MANAGER_ETHERNET,
     MANAGER_ID,
+    MANAGER_LOG_SERVICES,
     MANAGERS,
     NETWORK_PROTOCOL,
     SYSTEM,
@@ -39,7 +40,7 @@ def manager_uuid(inventory: Inventory) -> UUID:
 
 
 def manager(inventory: Inventory, now: datetime) -> Json:
-    """The Manager resource."""
+    """The Manager resource; the media are the system's, where today's clients look for them."""
     return {
         "Id": MANAGER_ID,
         "Name": f"BMC of {inventory.node}",
@@ -54,6 +55,7 @@ def manager(inventory: Inventory, now: datetime) -> Json:
         "Status": HEALTHY,
         "EthernetInterfaces": link(MANAGER_ETHERNET),
         "NetworkProtocol": link(NETWORK_PROTOCOL),
+        "LogServices": link(MANAGER_LOG_SERVICES),
         "VirtualMedia": link(VIRTUAL_MEDIA),
         "Links": {
             "ManagerForServers": [link(SYSTEM)],

@@ -24,12 +24,14 @@ SIMPLE_STORAGE: Final = f"{SYSTEM}/SimpleStorage"
 STORAGE: Final = f"{SYSTEM}/Storage"
 VIRTUAL_MEDIA: Final = f"{SYSTEM}/VirtualMedia"
 
+DRIVES: Final = f"{CHASSIS}/Drives"
 SENSORS: Final = f"{CHASSIS}/Sensors"
 THERMAL: Final = f"{CHASSIS}/ThermalSubsystem"
 POWER: Final = f"{CHASSIS}/PowerSubsystem"
 ENVIRONMENT: Final = f"{CHASSIS}/EnvironmentMetrics"
 
 NETWORK_PROTOCOL: Final = f"{MANAGER}/NetworkProtocol"
+MANAGER_LOG_SERVICES: Final = f"{MANAGER}/LogServices"
 MANAGER_ETHERNET: Final = f"{MANAGER}/EthernetInterfaces"
 
 UPDATE_SERVICE: Final = f"{ROOT}/UpdateService"

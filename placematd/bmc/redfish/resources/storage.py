@@ -6,7 +6,7 @@ from typing import Final
 from ...machine import Disk, Inventory
 from ..resource import Call, Json, Resource, collection, link
 from .parts import HEALTHY, numbered, pick
-from .paths import CHASSIS, SIMPLE_STORAGE, STORAGE
+from .paths import CHASSIS, DRIVES, SIMPLE_STORAGE, STORAGE
 
 STORAGE_ID: Final = "Virtio"
 UNIT: Final = f"{STORAGE}/{STORAGE_ID}"
@@ -23,8 +23,8 @@ def disks(inventory: Inventory) -> dict[str, Disk]:
 
 
 def drive_uri(name: str) -> str:
-    """Where a drive is."""
-    return f"{UNIT}/Drives/{name}"
+    """Where a drive is; below Storage is a place that the schema of Drive calls deprecated."""
+    return f"{DRIVES}/{name}"
 
 
 def unit(inventory: Inventory) -> Json:
@@ -103,6 +103,10 @@ async def _get_unit(call: Call) -> Json:
     return unit(await call.machine.inventory())
 
 
+async def _get_drives(call: Call) -> Json:
+    return collection("Drives", [drive_uri(name) for name in disks(await call.machine.inventory())])
+
+
 async def _get_drive(call: Call) -> Json:
     return drive(*pick(disks(await call.machine.inventory()), call))
 
@@ -136,6 +140,7 @@ def routes() -> Sequence[Resource]:
     return [
         Resource(uri=STORAGE, type="StorageCollection.StorageCollection", get=_get_storage),
         Resource(uri=UNIT, type="Storage.v1_18_0.Storage", get=_get_unit),
+        Resource(uri=DRIVES, type="DriveCollection.DriveCollection", get=_get_drives),
         Resource(uri=drive_uri("{id}"), type="Drive.v1_20_1.Drive", get=_get_drive),
         Resource(uri=VOLUMES, type="VolumeCollection.VolumeCollection", get=_get_volumes),
         Resource(uri=f"{VOLUMES}/{{id}}", type="Volume.v1_10_2.Volume", get=_get_volume),

@@ -38,6 +38,7 @@ async def _get_service(_: Call) -> Json:
         "Name": "Update Service",
         "ServiceEnabled": False,
         "FirmwareInventory": link(FIRMWARE),
+        "Actions": {},  # sushy takes nothing for an UpdateService that has none of them
         "Status": {"State": "Disabled", "Health": "OK"},
     }
 
