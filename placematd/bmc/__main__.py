@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from .remote import RemoteMachine
 
 FIRST_FD = 3
 """SD_LISTEN_FDS_START of sd_listen_fds(3)."""
+
+FAILURE_SECONDS = 1.0
+"""What a failure takes at least: the packet that was not served starts the next process at once."""
 
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -92,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asyncio.run(serve(arguments, sockets))
     except Exception:
         log.exception("the BMC failed")
+        time.sleep(FAILURE_SECONDS)
         return 1
     return 0
 

@@ -2,20 +2,25 @@
 
 import asyncio
 import io
+import json
 import logging
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from fakes.activator import Activator
 from fakes.bmc import add_accounts, throw_away_certificate
-from fakes.machine import FakeMachine
+from fakes.machine import INVENTORY, FakeMachine
 
 from placematd.baseboard.serve import MachineSocket
 from placematd.bmc.__main__ import JournalFormatter
@@ -69,6 +74,20 @@ class Bed:
         assert process.returncode == 0, output.decode()
         return output.decode()
 
+    async def redfish(self, path: str, body: object = None, method: str | None = None) -> Any:
+        """The JSON that a request is answered with, None where there is none."""
+        request = Request(f"https://127.0.0.1:{self.tcp.getsockname()[1]}/redfish/v1{path}", method=method)
+        request.add_header("Authorization", "Basic " + b64encode(b"cybozu:cybozu").decode())
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+
+        def ask() -> Any:
+            with urlopen(request, context=ssl._create_unverified_context(), timeout=20) as response:
+                return json.loads(response.read() or "null")
+
+        return await asyncio.to_thread(ask)
+
     async def exited(self, count: int) -> None:
         async with asyncio.timeout(10):
             while len(self.activator.exits) < count:
@@ -77,12 +96,17 @@ class Bed:
 
 @asynccontextmanager
 async def bed(
-    directory: Path, idle_seconds: float = 60, *, machine: FakeMachine | None = None, placematd: bool = True
+    directory: Path,
+    idle_seconds: float = 60,
+    *,
+    machine: FakeMachine | None = None,
+    placematd: bool = True,
+    certificate: bool = True,
 ) -> AsyncIterator[Bed]:
     machine = machine or FakeMachine()
     await add_accounts(machine)
-    with throw_away_certificate() as certificate:
-        made = Bed(directory, machine, idle_seconds, certificate)
+    with throw_away_certificate() as files:
+        made = Bed(directory, machine, idle_seconds, files if certificate else None)
         activation = asyncio.create_task(made.activator.run())
         try:
             if placematd:
@@ -241,6 +265,106 @@ def test_a_bmc_without_ipmi_takes_packets_and_says_nothing(tmp_path: Path) -> No
                     client.recv(100)
                 await asyncio.sleep(0.2)
                 assert node.activator.exits == [0] and node.activator.process is None
+
+    run(test)
+
+
+def test_a_connection_that_comes_before_the_process_is_served(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path, 0.5) as node:
+            several = await asyncio.gather(*(node.redfish("/") for _ in range(5)))
+            assert [root["Product"] for root in several] == ["placemat virtual BMC"] * 5
+            await node.exited(1)
+            system = await node.redfish("/Systems/System.Embedded.1")
+            assert (system["PowerState"], system["UUID"]) == ("Off", str(INVENTORY.uuid))
+            assert node.activator.exits == [0] and node.activator.log == b""
+
+    run(test)
+
+
+@needs_ipmitool
+def test_ipmi_and_redfish_are_one_bmc(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path) as node:
+            system = "/Systems/System.Embedded.1"
+            await asyncio.gather(node.ipmitool("chassis", "bootdev", "pxe", "options=efiboot"), node.redfish("/"))
+            boot = (await node.redfish(system))["Boot"]
+            assert (boot["BootSourceOverrideTarget"], boot["BootSourceOverrideEnabled"]) == ("Pxe", "Once")
+            await node.redfish(f"{system}/Actions/ComputerSystem.Reset", {"ResetType": "On"})
+            assert "is on" in await node.ipmitool("power", "status")
+            assert node.machine.starts == [("Pxe", "UEFI")]
+            assert node.activator.exits == []
+
+    run(test)
+
+
+def test_a_redfish_session_keeps_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path, 0.4) as node:
+            session = await node.redfish("/SessionService/Sessions", {"UserName": "admin", "Password": "password"})
+            await asyncio.sleep(1.0)
+            assert node.activator.exits == []
+            path = session["@odata.id"].removeprefix("/redfish/v1")
+            await node.redfish(path, method="DELETE")
+            await node.exited(1)
+            assert node.activator.exits == [0]
+
+    run(test)
+
+
+def test_a_reset_over_redfish_is_answered_and_starts_a_new_process(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bed(tmp_path) as node:
+            manager = (await node.redfish("/Managers"))["Members"][0]["@odata.id"].removeprefix("/redfish/v1")
+            await node.redfish(f"{manager}/Actions/Manager.Reset", {"ResetType": "ForceRestart"})
+            await node.exited(1)
+            assert (await node.redfish(manager))["PowerState"] == "On"
+            assert node.activator.exits == [0]
+
+    run(test)
+
+
+def test_without_a_certificate_it_fails_and_does_not_spin(tmp_path: Path) -> None:
+    """The connection waits on systemd's socket and starts the next process at once."""
+
+    async def test() -> None:
+        async with bed(tmp_path, certificate=False) as node:
+            started = time.monotonic()
+            with socket.create_connection(node.tcp.getsockname()):
+                await node.exited(2)
+            assert node.activator.exits == [1, 1] and time.monotonic() - started > 2
+            assert b"<3>ValueError: a TCP socket, and no certificate for it" in node.activator.log
+
+    run(test)
+
+
+def test_subscribers_are_told_after_a_crash_without_a_request(tmp_path: Path) -> None:
+    """A packet for IPMI is enough: events are delivered again."""
+    told = asyncio.Queue[bytes]()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length:"))
+        told.put_nowait(await reader.readexactly(int(length.partition(b":")[2])))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async def test() -> None:
+        async with bed(tmp_path, 0.4) as node, await asyncio.start_server(take, "127.0.0.1") as server:
+            port = server.sockets[0].getsockname()[1]
+            subscription = {"Destination": f"http://127.0.0.1:{port}/", "Protocol": "Redfish"}
+            await node.redfish("/EventService/Subscriptions", subscription)
+            assert node.activator.process
+            node.activator.process.kill()
+            await node.exited(1)
+            with connected(node.port) as client:
+                await node.ping(client)
+            while not node.machine.listeners:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.8)
+            assert len(node.activator.exits) == 1
+            await node.machine.power("on")
+            assert b"Events" in await told.get()
 
     run(test)
 
