@@ -14,13 +14,13 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from guests import BUILD, DATA, Images
+from guests import BUILD, DATA, Console, Images
 from guests import images as guest_images
 
 sys.path.append(str(BUILD.parent))
-import build  # noqa: E402
-import disks  # noqa: E402
-import initramfs  # noqa: E402
+import build
+import disks
+import initramfs
 
 FOLDER = DATA / "ipmi"
 PACKAGES = (
@@ -97,3 +97,15 @@ def _entries(extracted: Path) -> Iterator[initramfs.Entry]:
     # The registry of manufacturers, without which ipmitool does nothing: the first hundred are read faster than all.
     numbers = (extracted / NUMBERS).read_bytes().splitlines(keepends=True)
     yield initramfs.Entry(NUMBERS, stat.S_IFREG | 0o644, b"".join(numbers[:400]))
+
+
+def ready(console: Console) -> None:
+    """Wait until the guest has booted and its BMC has answered the driver."""
+    console.expect("^placemat-guest: ready$")
+    console.send("\n")
+    console.run("test -c /dev/ipmi0")
+
+
+def ipmitool(console: Console, arguments: str) -> str:
+    """What ipmitool prints in the guest; asserts that it succeeds."""
+    return console.run(f"ipmitool {arguments}")

@@ -170,7 +170,7 @@ class InBandRelay:
                 self._next = item  # instead of one that waits: QEMU sends another only when it gave that one up
                 self._wake.set()
             elif isinstance(item, Fault):
-                self._report(f"a message of the IPMI device was ignored: {item.reason}")
+                self._report("what the IPMI device sent was malformed and is ignored")
             elif item.code in HELLO:
                 self._hello[item.code] = item
 

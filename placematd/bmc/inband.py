@@ -47,6 +47,7 @@ class InBand:
         self._allowed: bool | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._requests = 0
+        self._closing = False
         self._reported = -REPORT_SECONDS
         self.last_activity = clock()
         """When the guest last asked something or was answered, by `clock`."""
@@ -67,6 +68,7 @@ class InBand:
 
     async def close(self) -> None:
         """End. What has arrived is answered first; what has not stays with the relay, which asks the next process."""
+        self._closing = True
         if self._server:
             self._server.close()
         if self._current:
@@ -78,6 +80,9 @@ class InBand:
                 task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closing:
+            writer.transport.abort()  # unread
+            return
         if self._current:
             self._current.transport.abort()
         self._current, self._allowed = writer, None

@@ -17,8 +17,8 @@ from placematd.bmc.ipmi.vm import REPLY_DATA_BYTES, Control, ControlCode, Decode
 from placematd.bmc.machine import Limits
 from placematd.errors import PlacematError
 
-HELLO = bytes.fromhex("ff01a1081fa1")
-MUTE_HELLO = bytes.fromhex("ff01a1081ba1")
+HELLO = bytes.fromhex("ff01a1083fa1")
+MUTE_HELLO = bytes.fromhex("ff01a1083ba1")
 """Of a device that has no interrupt."""
 
 DEVICE_ID = Message(1, 0x06, 0, 0x01)
