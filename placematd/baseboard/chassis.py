@@ -52,7 +52,13 @@ class Chassis:
             store, lambda: self.identity, lambda: self._monitor, lambda slot: self._tell("media", slot)
         )
         self._switch = PowerSwitch(
-            self._name, node, lambda: self._monitor, lambda: self._boot.outdated, self._log, events
+            self._name,
+            node,
+            lambda: self._monitor,
+            lambda: self._boot.outdated,
+            self.before_reset,
+            self._log,
+            events,
         )
         self._timer = WatchdogTimer(store, self._watchdog_warns, self._watchdog_expired)
 
@@ -101,13 +107,20 @@ class Chassis:
     def on_qmp_event(self, event: QmpEvent) -> None:
         """QEMU said something; to be called in the event loop, with every event, in order."""
         match event.name:
-            case "RESET" if self._boot.reset_seen(event.timestamp):
-                self._guest_boots(event)
+            case "RESET":
+                by_guest = bool(event.data.get("guest"))
+                if self._boot.reset_seen(self._monitor, by_guest, event.timestamp):
+                    self._guest_boots(by_guest)
             case "SHUTDOWN" if event.data.get("reason") == "guest-shutdown":
                 self._switch.off_reason = "by its operating system"
             case "GUEST_PANICKED":
                 self._log.note(sensors.OS_STOP, sensors.OS_CRITICAL_STOP, "The operating system panicked", "Critical")
                 self._commit_soon()
+
+    async def before_reset(self) -> None:
+        """To be called before a reset that is not `power`'s, or it may repeat a boot that was to be once."""
+        if self._monitor:
+            await self._boot.before_reset(self._monitor)
 
     def on_power(self, power: Power) -> None:
         """The node's power changed. Also to be told of a node that is found off when placematd starts."""
@@ -123,23 +136,21 @@ class Chassis:
         """Let go: the node is removed, or placematd leaves. What is remembered stays."""
         self._timer.close()
         self._hours.close()
+        self._boot.close()
         await self._switch.close()
         for task in list(self._tasks):
             await asyncio.wait([task])
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
-    def _guest_boots(self, event: QmpEvent) -> None:
+    def _guest_boots(self, by_guest: bool) -> None:
         """The machine was reset, by an action here, by its guest, or by placemat's own reset."""
-        monitor, by_guest = self._monitor, bool(event.data.get("guest"))
         cause = self._switch.boot_cause or ("soft-reset" if by_guest else "reset-button")
         self._switch.boot_cause = None
         self._store.change(restart_cause=cause)
         self._note_restart(cause)
         if self._boot.outdated:
             self._switch.renew(cause)
-        elif monitor:
-            self._spawn(self._boot.settle(monitor))
         self._commit_soon()
 
     def _note_restart(self, cause: RestartCause) -> None:

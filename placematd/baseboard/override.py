@@ -1,17 +1,25 @@
 """Boot override and firmware settings of a node: what counts for its next boot, and what a boot uses up."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..bmc import sensors
 from ..bmc.machine import BootOverride, Firmware
-from ..errors import TimedOut, WrongState
+from ..errors import StepError, TimedOut, WrongState
 from .boot import Monitor, set_order
 from .identity import Identity
 from .sel import EventLog
 from .store import State, Store
+
+log = logging.getLogger("placematd")
+
+FIRMWARE_SECONDS = 2.0
+"""How long after the begin of a boot a reset is the firmware's own and belongs to that boot: SeaBIOS answers a reset
+with one to five more (tryReboot() in src/resume.c; seen within 50 ms under TCG), and reads the order after the last.
+No Linux comes up, and down again, that soon."""
 
 RESET_SECONDS = 10.0
 """How long QEMU may take to reset a machine whose CPUs do not run yet."""
@@ -27,6 +35,8 @@ class BootControl:
         self._one_at_a_time = asyncio.Lock()
         self._set_at = 0.0
         self._own_reset: asyncio.Event | None = None
+        self._boots_until = 0.0
+        self._settling: asyncio.Task[None] | None = None
 
     # -- what counts --------------------------------------------------------------------------------------------------
 
@@ -132,12 +142,12 @@ class BootControl:
             if order:
                 await set_order(monitor, self._identity().devices, order)
                 await self._reset(monitor)
+            self._begin_boot(monitor)
             self._use_up()
-            if self._order() != order:
-                await set_order(monitor, self._identity().devices, self._order())
 
     def is_off(self) -> None:
         """The node went off: what waited for the next start is in force."""
+        self._forget_settling()
         self._choose(self.settings)
         self._store.change(running=None)
 
@@ -152,23 +162,55 @@ class BootControl:
         finally:
             self._own_reset = None
 
-    def reset_seen(self, timestamp: float) -> bool:
-        """QEMU reset the machine; says whether that is a boot of the guest's. The override is used up then.
+    def reset_seen(self, monitor: Monitor | None, by_guest: bool, timestamp: float) -> bool:
+        """QEMU reset the machine; says whether that begins a boot. The override is used up then.
 
-        `settle` must follow. An override that was set after the reset waits for the next.
+        An override that was set after the reset waits for the next.
         """
         if self._own_reset:
             self._own_reset.set()
             return False
+        if by_guest and asyncio.get_running_loop().time() < self._boots_until:
+            return False
+        self._begin_boot(monitor)
         if timestamp >= self._set_at:
             self._use_up()
         return True
+
+    async def before_reset(self, monitor: Monitor) -> None:
+        """The machine is about to be reset: what the last boot used up shall not count again. Raises StepError."""
+        if self._forget_settling():
+            await self.settle(monitor)
 
     async def settle(self, monitor: Monitor) -> None:
         """Put the boot indexes to what the next reset shall find. Raises StepError."""
         async with self._one_at_a_time:
             await set_order(monitor, self._identity().devices, self._order())
-            await self._store.commit()
+
+    def close(self) -> None:
+        """Let go of QEMU."""
+        self._forget_settling()
+
+    def _begin_boot(self, monitor: Monitor | None) -> None:
+        self._boots_until = asyncio.get_running_loop().time() + FIRMWARE_SECONDS
+        self._forget_settling()
+        if monitor:
+            self._settling = asyncio.create_task(self._settle_later(monitor), name="boot order")
+
+    async def _settle_later(self, monitor: Monitor) -> None:
+        await asyncio.sleep(FIRMWARE_SECONDS)
+        try:
+            await self.settle(monitor)
+        except StepError as error:  # QEMU has gone, or the next boot goes where this one did
+            log.warning("node %s: %s", self._identity().inventory.node, error)
+        self._settling = None
+
+    def _forget_settling(self) -> bool:
+        """Whether the indexes are still those of the boot under way."""
+        settling, self._settling = self._settling, None
+        if settling:
+            settling.cancel()
+        return settling is not None
 
     def _use_up(self) -> None:
         state = self._store.state

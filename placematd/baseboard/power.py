@@ -56,7 +56,9 @@ class Node(Protocol):
 
 
 class PowerSwitch:
-    """The actions on one node. `outdated` says whether the next boot needs another QEMU (other firmware)."""
+    """The actions on one node. `outdated` says whether the next boot needs another QEMU (other firmware),
+    `before_reset` is awaited before one.
+    """
 
     def __init__(
         self,
@@ -64,11 +66,12 @@ class PowerSwitch:
         node: Node,
         monitor: Callable[[], Monitor | None],
         outdated: Callable[[], bool],
+        before_reset: Callable[[], Awaitable[None]],
         event_log: EventLog,
         events: Events,
     ) -> None:
         self._name, self._node = name, node
-        self._monitor, self._outdated = monitor, outdated
+        self._monitor, self._outdated, self._before_reset = monitor, outdated, before_reset
         self._log, self._events = event_log, events
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -166,6 +169,7 @@ class PowerSwitch:
 
     async def _steps(self, action: PowerAction, cause: RestartCause) -> None:
         if action == "reset" and not self._outdated():
+            await self._before_reset()
             await self.command("system_reset")  # its event, which uses the cause up, may come after the answer
             return
         if action != "on":

@@ -163,7 +163,7 @@ async def new_node(directory: Path, identity: Identity = IDENTITY) -> FakeNode:
 async def settled(node: FakeNode) -> None:
     """Wait until the baseboard has done what it does by itself."""
     board = node.baseboard
-    while board._tasks or board._switch._tasks - {board._switch._soft_reset}:
+    while board._tasks or board._switch._tasks - {board._switch._soft_reset} or board._boot._settling:
         await asyncio.sleep(0.001)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from baseboard_node import IDENTITY, FakeNode, new_node, settled
 
-from placematd.baseboard import power
+from placematd.baseboard import override, power
 from placematd.bmc import sensors
 from placematd.bmc.machine import BootOverride, Firmware, Machine, PowerAction, Watchdog
 from placematd.bmc.sensors import Sensor
@@ -19,6 +19,12 @@ from placematd.errors import PlacematError, StepError, WrongState
 PXE = ("nic0", "nic1", "disk0", "cd0")
 OWN = ("disk0", "cd0", "nic0", "nic1")
 LEGACY, UEFI = Firmware(boot_mode="Legacy", tpm=False), Firmware(boot_mode="UEFI", tpm=False)
+
+
+@pytest.fixture(autouse=True)
+def quick_guests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests here reset as often as they like, and their firmware does not."""
+    monkeypatch.setattr(override, "FIRMWARE_SECONDS", 0.0)
 
 
 def run(directory: Path, scenario: Callable[[FakeNode], Awaitable[None]]) -> FakeNode:
@@ -121,6 +127,33 @@ def test_an_override_with_another_firmware_makes_the_reset_off_and_on(tmp_path: 
     cd = ("cd0", "disk0", "nic0", "nic1")
     assert node.boots == [((), LEGACY), ((), LEGACY), (cd, UEFI), ((), LEGACY)]
     # The second is the guest's own reset, cut short.
+
+
+def test_resets_of_the_firmware_itself_belong_to_the_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SeaBIOS resets the machine several times before it boots."""
+    monkeypatch.setattr(override, "FIRMWARE_SECONDS", 0.2)
+
+    async def scenario(node: FakeNode) -> None:
+        board = node.baseboard
+        await board.set_boot(BootOverride(enabled="Once", target="Pxe"))
+        await board.power("on")
+        node.reset(guest=True)
+        assert await board.restart_cause() == "chassis-control"
+        await board.power("reset")  # somebody else's, however soon
+        node.reset(guest=True)
+        assert [told for told, _ in node.boots] == [PXE, PXE, (), ()]
+        assert len([entry for entry in await board.sel() if "restart" in entry.message]) == 2
+
+        await board.set_boot(BootOverride(enabled="Once", target="Pxe"))
+        await asyncio.sleep(0.21)
+        node.reset(guest=True)
+        node.reset(guest=True)
+        assert await board.boot() == BootOverride()
+        await asyncio.sleep(0.25)
+        node.reset(guest=True)
+        assert [told for told, _ in node.boots[4:]] == [PXE, PXE, ()]
+
+    run(tmp_path, scenario)
 
 
 def test_an_override_that_came_after_the_reset_is_not_used_up(tmp_path: Path) -> None:

@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 from baseboard_node import IDENTITY, FakeNode, new_node, settled
 
+from placematd.baseboard import override
 from placematd.bmc.machine import Media, Progress
 from placematd.errors import NotFound, PlacematError, StepError, WrongState
 
 CONTENT = bytes(range(256)) * 4096
 EMPTY = Media(slot="Cd")
+
+
+@pytest.fixture(autouse=True)
+def quick_guests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Firmware here never resets the machine."""
+    monkeypatch.setattr(override, "FIRMWARE_SECONDS", 0.0)
 
 
 class Server:
