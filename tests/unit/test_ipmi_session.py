@@ -1,6 +1,7 @@
 """Inside a session: signatures, sequence numbers, retries, privileges, queues and the end."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
@@ -336,22 +337,47 @@ def test_the_system_interface_has_the_commands_too() -> None:
     run(scenario)
 
 
+def bound() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    return sock
+
+
 def test_a_server_on_a_real_socket() -> None:
     async def scenario() -> None:
-        import socket
-
         bmc = await a_bmc()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            served = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            served.bind(("127.0.0.1", 0))
-            client.settimeout(0)
+        with bound() as client:
+            served = bound()
             client.sendto(bytes.fromhex("0600ff06000011be80420000"), served.getsockname())
             await bmc.server.attach(served)
-            loop = asyncio.get_running_loop()
-            answer, address = await asyncio.wait_for(loop.sock_recvfrom(client, 100), 5)
+            answer, address = await asyncio.get_running_loop().sock_recvfrom(client, 100)
             assert answer[8] == 0x40 and address == served.getsockname()
             bmc.server.close()
             await bmc.server.finish()
             await settle()
+
+    run(scenario)
+
+
+def test_what_is_running_when_the_server_closes_is_answered() -> None:
+    async def scenario() -> None:
+        bmc, peer = await logged_in()
+        with bound() as client, bound() as kept:
+            address = kept.getsockname()
+            await bmc.server.attach(kept.dup())
+            loop = asyncio.get_running_loop()
+            client.sendto(peer.seal(request(0x30, SLOW, b"late")), address)
+            while not bmc.executed:
+                await asyncio.sleep(0)
+            bmc.server.close()
+            client.sendto(peer.seal(GET_DEVICE_ID), address)
+            await settle()
+            bmc.gate.set()
+            await bmc.server.finish()
+            _, payload = peer.unseal((await loop.sock_recvfrom(client, 1000))[0])
+            assert reply_of(payload) == (0, b"late")
+            assert (await loop.sock_recvfrom(kept, 1000))[1] == client.getsockname(), "left for the next process"
+            assert not bmc.server.busy
 
     run(scenario)

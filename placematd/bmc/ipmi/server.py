@@ -5,6 +5,7 @@ and changes nothing but the bounded table of handshakes. Requests of a session w
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -87,6 +88,8 @@ class IpmiServer(asyncio.DatagramProtocol):
         self._sol = Sol(machine, self._send_in_session)
         self._payloads = PayloadCommands(machine, accounts, self.sessions, self._sol, self._port)
         self._transport: asyncio.DatagramTransport | None = None
+        self._late: socket.socket | None = None
+        """What answers go through between `close` and `finish`."""
         self._full = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -100,7 +103,7 @@ class IpmiServer(asyncio.DatagramProtocol):
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
 
     def close(self) -> None:
-        """Stop serving; what is being executed is brought to its end (`finish` waits for it)."""
+        """Take nothing more; what is being executed is brought to its end and answered (`finish` waits for it)."""
         self._sol.deactivate(None)
         for session in list(self.sessions):
             self.sessions.close(session)
@@ -108,6 +111,9 @@ class IpmiServer(asyncio.DatagramProtocol):
             self._sweep.cancel()
             self._sweep = None
         if self._transport is not None:
+            if self._tasks:
+                # A transport that is closed sends nothing; one that is open would take packets of the next process.
+                self._late = self._transport.get_extra_info("socket").dup()
             self._transport.close()
             self._transport = None
 
@@ -115,6 +121,9 @@ class IpmiServer(asyncio.DatagramProtocol):
         """Wait until all that was accepted has been done."""
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._late is not None:
+            self._late.close()
+            self._late = None
 
     @property
     def active_sessions(self) -> int:
@@ -212,11 +221,14 @@ class IpmiServer(asyncio.DatagramProtocol):
             self._enqueue(session, payload)
 
     def _send(self, datagram: bytes | None, address: Address) -> None:
-        transport = self._transport
-        if datagram is None or transport is None or self._full:
+        if datagram is None or self._full:
             return
         self.last_activity = self._clock()
-        transport.sendto(datagram, address)
+        if self._transport is not None:
+            self._transport.sendto(datagram, address)
+        elif self._late is not None:
+            with contextlib.suppress(OSError):
+                self._late.sendto(datagram, address)
 
     def _send_in_session(self, session: Session, payload_type: int, payload: bytes) -> None:
         self._send(session.seal(payload_type, payload), session.address)
