@@ -18,6 +18,7 @@ from .. import __version__
 from ..bmc.machine import ConsoleStream, Machine, Watchdog
 from ..bmc.wire import CONSOLE, EVENTS, INSERT_MEDIA, INTERFACE, METHODS, Method, encode
 from ..errors import WrongState
+from ..guest import Allowance
 from ..varlink import Interface, InvalidParameter, Object, Server, Session
 from ..varlink import Method as Answer
 
@@ -27,6 +28,9 @@ SEL_DATA_BYTES = range(10, 15)  # OEM records without a time stamp have 14
 LONGEST_IDENTIFY_SECONDS = 1e9
 CONSOLES = 8
 MEDIA_LOADS = 2
+CALLS_AT_ONCE, CALLS_PER_SECOND = 1000, 500
+"""More than that waits: one BMC gone mad must not keep placematd from the others."""
+
 BYTES_AT_ONCE = 16 << 10
 
 
@@ -45,6 +49,7 @@ class MachineSocket:
     def __init__(self, path: Path, machine: Machine) -> None:
         self._path, self._machine = path, machine
         self._consoles = self._loads = 0
+        self._allowance = Allowance(CALLS_AT_ONCE, CALLS_PER_SECOND)
         self._server = Server("placematd", __version__, self._interface())
 
     async def start(self) -> None:
@@ -78,6 +83,8 @@ class MachineSocket:
         async def answer(parameters: Object) -> Object:
             arguments = method.decode_arguments(parameters)
             check(arguments)
+            while not self._allowance.take():
+                await asyncio.sleep(1 / CALLS_PER_SECOND)
             return method.encode_result(await getattr(self._machine, method.python)(**arguments))
 
         return answer

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fakes.machine import INVENTORY, LIMITS, FakeMachine
 
-from placematd.baseboard.serve import CONSOLES, MachineSocket, description
+from placematd.baseboard.serve import CALLS_AT_ONCE, CALLS_PER_SECOND, CONSOLES, MachineSocket, description
 from placematd.bmc import wire
 from placematd.bmc.machine import (
     BootOverride,
@@ -380,6 +380,19 @@ def test_consoles_are_bounded_and_given_back(tmp_path: Path) -> None:
         await (await machine.console()).close()
         for console in consoles[1:]:
             await console.close()
+
+    remotely(tmp_path, check)
+
+
+def test_a_bmc_gone_mad_is_slowed_down(tmp_path: Path) -> None:
+    async def check(machine: Machine, fake: FakeMachine) -> None:
+        client = await Client.connect(tmp_path / "node" / "machine")
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for _ in range(CALLS_AT_ONCE + CALLS_PER_SECOND // 2):
+            await client.call(f"{wire.INTERFACE}.GetPowerState", {})
+        assert loop.time() - started > 0.45
+        client.close()
 
     remotely(tmp_path, check)
 
