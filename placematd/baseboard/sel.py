@@ -10,9 +10,9 @@ from typing import Literal, cast, get_args
 
 from ..bmc import sensors
 from ..bmc.machine import SelEntry
-from ..bmc.sensors import EVENT_BYTES, Sensor, event
+from ..bmc.sensors import Sensor, event
 from ..errors import PlacematError
-from .store import Store
+from .store import EVENT_SIZES, Store
 
 Severity = Literal["OK", "Warning", "Critical"]
 
@@ -37,8 +37,8 @@ class EventLog:
 
     def add(self, data: bytes, message: str, severity: str) -> int:
         """Append an event from outside; returns its record id. Raises PlacematError on what is none."""
-        if len(data) != EVENT_BYTES:
-            raise PlacematError(f"an event of {len(data)} bytes: expected {EVENT_BYTES}")
+        if len(data) not in EVENT_SIZES:
+            raise PlacematError(f"an event of {len(data)} bytes: expected {' or '.join(map(str, EVENT_SIZES))}")
         if severity not in get_args(Severity):
             raise PlacematError(f"severity {severity[:40]!r}: expected one of {', '.join(get_args(Severity))}")
         return self._append(data, message, cast(Severity, severity))

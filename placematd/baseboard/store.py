@@ -28,16 +28,17 @@ from ..bmc.machine import (
     SelEntry,
     Watchdog,
 )
-from ..bmc.sensors import EVENT_BYTES
+from ..bmc.sensors import EVENT_BYTES, UNTIMED_BYTES
 from ..errors import PlacematError, StepError
 
 log = logging.getLogger("placematd")
 
 FORMAT = 1
+EVENT_SIZES = (EVENT_BYTES, UNTIMED_BYTES)
 SECTIONS = 32
-SECTION_BYTES = 128 << 10
+SECTION_BYTES = 256 << 10
 FILE_BYTES = 16 << 20
-SECTION_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+SECTION_NAME = re.compile(r"[a-z0-9-]{1,32}")
 
 Record = TypeVar("Record", BootOverride, Firmware, Watchdog, "StoredMedia")
 
@@ -260,6 +261,6 @@ def _entry(value: list[Any]) -> SelEntry:
         message=str(message),
         severity=_one_of(SelEntry.__annotations__["severity"], severity),
     )
-    if len(entry.data) != EVENT_BYTES:
+    if len(entry.data) not in EVENT_SIZES:
         raise ValueError(f"entry {record_id} of the log has {len(entry.data)} bytes")
     return entry

@@ -14,6 +14,8 @@ SENSOR_SPECIFIC: Final = 0x6F
 
 EVENT_BYTES: Final = 10
 """A SEL record without record id and time stamp, see `machine.SelEntry`."""
+UNTIMED_BYTES: Final = 14
+"""The same of an OEM record that has no time stamp (types E0h to FFh, IPMI 2.0 table 32-3)."""
 
 
 @dataclass(frozen=True)

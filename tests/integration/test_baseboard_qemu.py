@@ -17,7 +17,7 @@ import guests
 import pytest
 
 from placematd.baseboard.boot import BootDevices
-from placematd.baseboard.identity import DiskFile, Identity, bios_version
+from placematd.baseboard.identity import TCG_CPU, DiskFile, Identity, bios_version
 from placematd.baseboard.machine import Baseboard
 from placematd.bmc.machine import BootOverride, Disk, Firmware, Inventory, Limits
 from placematd.console import ConsoleHub
@@ -331,7 +331,9 @@ def test_what_a_linux_guest_sees(tmp_path: Path) -> None:
             health = await board.health()
             assert health.memory_used_mib > 50
 
-            await node.console.write(b"\n dmesg -n 7; echo visible\n")
+            await node.console.write(b"\n grep '^model name' /proc/cpuinfo\n")
+            await node.says(re.escape(TCG_CPU))
+            await node.console.write(b"dmesg -n 7; echo visible\n")
             await node.says("\nvisible\n")
             await board.power("nmi")
             await node.says("(?i)nmi")

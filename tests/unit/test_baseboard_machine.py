@@ -498,7 +498,7 @@ def test_a_panic_of_the_guest_is_logged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "value"), [("../x", {}), ("a" * 40, {}), ("ok", {"x": float("nan")}), ("ok", {"x": "y" * (200 << 10)})]
+    ("section", "value"), [("../x", {}), ("a" * 40, {}), ("ok", {"x": float("nan")}), ("ok", {"x": "y" * (300 << 10)})]
 )
 def test_sections_are_bounded(tmp_path: Path, section: str, value: dict[str, object]) -> None:
     async def scenario(node: FakeNode) -> None:

@@ -182,6 +182,12 @@ def test_what_is_no_event_is_refused(tmp_path: Path, data: bytes, severity: str)
         log.add(data, "x", severity)
 
 
+def test_oem_records_without_a_time_stamp_are_longer(tmp_path: Path) -> None:
+    kept = Store(tmp_path / "n.json", State())
+    EventLog(kept, lambda _: None).add(b"\xe0" + bytes(13), "OEM", "OK")
+    assert store.decode(store.encode(kept.state).encode()) == kept.state
+
+
 def test_events_are_as_ipmi_has_them() -> None:
     """IPMI 2.0 table 32-1; the numbers of sensors are used once."""
     watchdog = sensors.event(sensors.WATCHDOG2, sensors.WATCHDOG_EXPIRED["reset"], data2=4)
