@@ -13,7 +13,7 @@ from fakes.machine import FakeMachine
 
 from placematd.baseboard.inband import ATTEMPTS, BURST_PIECES, NOT_READY, PAUSE_SECONDS, READ_BYTES, InBandRelay
 from placematd.bmc.inband import InBand
-from placematd.bmc.ipmi.request import Execute, Reply, Request
+from placematd.bmc.ipmi.request import Reply, Request
 from placematd.bmc.ipmi.vm import Control, ControlCode, Decoder, Message
 
 HELLO = (Control(ControlCode.VERSION, b"\x01"), Control(ControlCode.CAPABILITIES, b"\x3f"))
@@ -30,6 +30,7 @@ class Qemu:
         self._path = path
         self._decoder = Decoder()
         self._clients: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+        self._writers: list[asyncio.StreamWriter] = []
         self.said: list[object] = []
 
     async def start(self) -> None:
@@ -38,6 +39,7 @@ class Qemu:
 
     async def accept(self, hello: tuple[Control, ...] = HELLO) -> None:
         self._reader, self._writer = await self._clients.get()
+        self._writers.append(self._writer)
         self.send(*hello)
 
     def send(self, *items: Message | Control) -> None:
@@ -58,7 +60,8 @@ class Qemu:
         return await self.read()
 
     async def end(self) -> None:
-        self._writer.transport.abort()
+        for writer in self._writers:
+            writer.transport.abort()
         self._server.close()
         await self._server.wait_closed()
 
@@ -173,13 +176,6 @@ def test_idle_processes_come_and_go(tmp_path: Path) -> None:
 
     async def echo(asked: Request) -> Reply:
         return Reply(data=asked.data)
-
-    async def life(node: Node, execute: Execute) -> None:
-        in_band = InBand(execute, FakeMachine())
-        await in_band.attach(node.socket.dup())
-        while not in_band.last_activity or in_band.active:
-            await asyncio.sleep(0)
-        await in_band.close()
 
     async def main() -> None:
         async with Node(tmp_path) as node:
@@ -392,7 +388,6 @@ def test_who_floods_is_read_slowly_and_served_again(tmp_path: Path, name: str) -
             await asyncio.sleep(10 * PAUSE_SECONDS)
             after = resource.getrusage(resource.RUSAGE_SELF)
             busy = (after.ru_utime - before.ru_utime) / (time.monotonic() - began)
-            print(f"{busy:.2f} of a CPU, {answered} answered")
             assert busy < 0.5
             assert not flood.done() or len(FLOODS[name]) * 10 < 2 * pieces
             flood.cancel()
