@@ -85,5 +85,6 @@ async def make_ipmi(machine: Machine, accounts: Accounts, reset: Callable[[], No
     inventory, limits = await machine.inventory(), await machine.limits()
     sessions = Sessions()
     commands = Commands(machine, accounts, sessions, on_reset=on_reset)
+    await commands.resume()
     server = IpmiServer(machine, accounts, commands.execute, inventory.uuid, sessions=sessions)
     return {"ipmi": IpmiPart(server, commands, limits.ipmi), "inband": InBandPart(InBand(server.execute, machine))}

@@ -206,11 +206,13 @@ class Process:
         return self._accounts
 
     async def _resume(self) -> None:
-        """Serve Redfish without being asked where somebody subscribed to events at an earlier process."""
+        """Take up what an earlier process left: event subscriptions, and boot flags that expire within a minute."""
         waiting = [sock for sock in self._waiting if kind_of(sock) == "redfish"]
         if waiting and (await self._machine.load("redfish")).get("subscriptions"):
             for sock in self._waiting.intersection(waiting):
                 self._wake(sock)
+        if await self._machine.load("ipmi"):
+            await self._part("ipmi")
 
     async def _finish(self) -> None:
         for task in self._starting:

@@ -269,6 +269,25 @@ def test_a_bmc_without_ipmi_takes_packets_and_says_nothing(tmp_path: Path) -> No
     run(test)
 
 
+@needs_ipmitool
+def test_boot_flags_that_expire_keep_it_also_after_a_crash(tmp_path: Path) -> None:
+    """They are for the next minute (IPMI 2.0 table 28-14), so somebody has to be there when it is over."""
+
+    async def test() -> None:
+        async with bed(tmp_path, 0.3) as node:
+            await node.ipmitool("chassis", "bootdev", "pxe")
+            for crashes in (0, 1):
+                await asyncio.sleep(0.8)
+                assert node.activator.exits == [-signal.SIGKILL] * crashes
+                assert node.activator.process
+                if not crashes:
+                    node.activator.process.kill()
+                    await node.exited(1)
+                    await node.redfish("/")
+
+    run(test)
+
+
 def test_a_connection_that_comes_before_the_process_is_served(tmp_path: Path) -> None:
     async def test() -> None:
         async with bed(tmp_path, 0.5) as node:
