@@ -36,6 +36,15 @@ class _Branch:
     fixed: dict[str, "_Branch"] = field(default_factory=dict)
     free: "tuple[str, _Branch] | None" = None
 
+    def lead(self, segments: Sequence[str], parameters: dict[str, str]) -> tuple[Resource, dict[str, str]] | None:
+        """Where the segments lead from here; what is written out goes before what is free."""
+        if not segments:
+            return (self.resource, parameters) if self.resource else None
+        first, rest = segments[0], segments[1:]
+        if first in self.fixed and (led := self.fixed[first].lead(rest, parameters)):
+            return led
+        return self.free[1].lead(rest, {**parameters, self.free[0]: first}) if self.free else None
+
 
 class Router:
     """A tree of the templates' segments."""
@@ -67,17 +76,8 @@ class Router:
         return None
 
     def _resource(self, segments: Sequence[str]) -> Found | None:
-        branch, parameters = self._root, {}
-        for segment in segments:
-            if segment in branch.fixed:
-                branch = branch.fixed[segment]
-            elif branch.free:
-                name, branch = branch.free
-                parameters[name] = segment
-            else:
-                return None
-        uri = "/" + "/".join(segments)
-        return Found(branch.resource, uri, parameters) if branch.resource else None
+        led = self._root.lead(segments, {})
+        return Found(led[0], "/" + "/".join(segments), led[1]) if led else None
 
     def _add(self, resource: Resource) -> None:
         branch = self._root

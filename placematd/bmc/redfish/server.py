@@ -48,7 +48,7 @@ class RedfishServer:
         settings, tasks = Settings(machine), Tasks()
         events = Events(machine, settings)
         sessions = Sessions(accounts.by_slot, lambda: settings.values.session_timeout_seconds)
-        self._login = Login(accounts, sessions, settings)
+        self._login = Login(accounts, sessions, settings, machine)
         self._services = Services(
             machine=machine,
             accounts=accounts,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ..registry import OWN_VERSION, REGISTRIES, Template
 from ..resource import ROOT, Call, Json, Resource, collection, missing
+from ..resources.bios import REGISTRY_URI as BIOS_ATTRIBUTES
 
 REGISTRIES_URI = f"{ROOT}/Registries"
 OWN_URI = f"{REGISTRIES_URI}/Placemat/Registry"
@@ -20,7 +21,8 @@ def routes() -> Sequence[Resource]:
 
 
 async def _files(call: Call) -> Json:
-    return collection("Registry File Collection", [f"{REGISTRIES_URI}/{name}" for name in REGISTRIES])
+    messages = [f"{REGISTRIES_URI}/{name}" for name in REGISTRIES]
+    return collection("Registry File Collection", [*messages, BIOS_ATTRIBUTES])
 
 
 async def _file(call: Call) -> Json:

@@ -11,6 +11,7 @@ _BELOW = (
     *("Registries", "SessionService", "Systems", "UpdateService"),
 )
 
+ROOT_TYPE = "ServiceRoot.v1_17_0.ServiceRoot"
 REDFISH_VERSION = "1.20.0"
 FEATURES: Json = {
     "ExpandQuery": {"ExpandAll": True, "Levels": True, "Links": True, "MaxLevels": MOST_LEVELS, "NoLinks": True},
@@ -19,7 +20,6 @@ FEATURES: Json = {
     "TopSkipQuery": True,
     "FilterQuery": False,
     "ExcerptQuery": False,
-    "IncludeOriginOfConditionQuery": False,
     "MultipleHTTPRequests": True,
     "DeepOperations": {"DeepPATCH": False, "DeepPOST": False},
 }
@@ -46,4 +46,4 @@ def route(others: Sequence[Resource]) -> Resource:
             "Links": {"Sessions": link(f"{ROOT}/SessionService/Sessions")},
         }
 
-    return Resource(uri=ROOT, type="ServiceRoot.v1_16_0.ServiceRoot", get=get, read="NoAuth")
+    return Resource(uri=ROOT, type=ROOT_TYPE, get=get, read="NoAuth")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ..presentation import SCHEMAS
 from ..resource import ROOT, Call, Json, Resource, collection, missing
+from .root import ROOT_TYPE
 
 SCHEMAS_URI = f"{ROOT}/JsonSchemas"
 _FILE = "JsonSchemaFile.v1_1_5.JsonSchemaFile"
@@ -12,7 +13,7 @@ _FILES = "JsonSchemaFileCollection.JsonSchemaFileCollection"
 
 def schema_routes(others: Sequence[Resource]) -> Sequence[Resource]:
     """The collection and its files, for the types of the `others` and of itself."""
-    types = {resource.type for resource in others} | {_FILE, _FILES, "ServiceRoot.v1_16_0.ServiceRoot"}
+    types = {resource.type for resource in others} | {_FILE, _FILES, ROOT_TYPE}
     files = {resource_type.rpartition(".")[0]: resource_type for resource_type in sorted(types)}
 
     async def get_all(call: Call) -> Json:
