@@ -70,6 +70,11 @@ class Task:
         if self._running and not self.done:
             self._running.cancel()
 
+    def end_unbegun(self, running: asyncio.Task[None]) -> None:
+        """The work was cancelled before its first step, so that `_run` saw nothing of it."""
+        if running.cancelled():
+            self.state, self.ended = "Cancelled", datetime.now(UTC)
+
 
 Work = Callable[[Task], Awaitable[Json | None]]
 
@@ -91,6 +96,7 @@ class Tasks:
         task = Task(str(self._last), name, target, owner)
         self._tasks[task.id] = task
         task._running = asyncio.get_running_loop().create_task(_run(task, work), name=f"redfish task {task.id}")
+        task._running.add_done_callback(task.end_unbegun)
         return task
 
     def all(self) -> Sequence[Task]:

@@ -96,7 +96,7 @@ def service(services: str, now: datetime) -> Json:
 
 
 def entries(services: str, log: Sequence[SelEntry]) -> Json:
-    """The collection of the log's entries; its members are in it whole, as LogEntryCollection's schema asks (OData.AutoExpand)."""
+    """The log as a collection; members are in it whole, as LogEntryCollection's schema asks (OData.AutoExpand)."""
     payload = collection("Log Entries", [f"{entries_uri(services)}/{event.record_id}" for event in log])
     payload["Members"] = [
         {**member, "@odata.type": f"#{ENTRY_TYPE}", **entry(event)}
