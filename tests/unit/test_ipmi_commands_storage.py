@@ -122,6 +122,7 @@ async def test_the_log_says_when_it_was_cleared_and_that_it_overflowed(bench: Be
 
 @on_bench
 async def test_the_clock_keeps_what_it_was_set_to(bench: Bench) -> None:
+    bench.now += 0.9
     noon, later = NOON.to_bytes(4, "little").hex(" "), (NOON + 100).to_bytes(4, "little").hex(" ")
     await bench.ask_all(f"0a 48 -> 00 {noon}", f"0a 49 {later} -> 00", f"0a 48 -> 00 {later}", f"0a 28 -> 00 {later}")
     bench.new_process()

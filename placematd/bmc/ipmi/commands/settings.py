@@ -68,7 +68,7 @@ class Clock:
 
     async def set(self, moment: int) -> None:
         """Make it that time now. All time stamps of the log move along: the log itself is kept in UTC."""
-        await self._settings.put("clock_offset", round(moment - self.now()))
+        await self._settings.put("clock_offset", moment - int(self.now()))
 
 
 class InProgress:
