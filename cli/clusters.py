@@ -15,7 +15,10 @@ from .errors import BadUsage, Unreachable
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _GENERIC_STEMS = frozenset({"cluster", "cluster.example", "main", "placemat"})
 """File names that say nothing: the directory's name is the better name of the cluster."""
-_OVERRIDES = ("PLACEMAT_DATA_DIR", "PLACEMAT_CACHE_DIR", "PLACEMAT_LISTEN", "PLACEMAT_ACCELERATOR")
+_OVERRIDES = (
+    *("PLACEMAT_DATA_DIR", "PLACEMAT_CACHE_DIR", "PLACEMAT_LISTEN", "PLACEMAT_ACCELERATOR"),
+    "PLACEMAT_BMC_IDLE_SECONDS",
+)
 
 
 @dataclass(frozen=True)

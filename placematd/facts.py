@@ -18,6 +18,9 @@ API_GROUP = "placemat"
 """Group whose members may use the API socket."""
 
 
+LONGEST_IDLE_SECONDS = 7 * 24 * 3600
+
+
 class Ovmf(NamedTuple):
     """UEFI firmware: code (read-only) and the template of a node's variable store."""
 
@@ -102,13 +105,15 @@ class Settings:
     listen: str = ""
     """HOST:PORT of the optional TCP listener; empty for none."""
     accelerator: AcceleratorSetting = "auto"
+    bmc_idle_seconds: int = 300
+    """How long the process of a BMC stays when nobody needs it."""
 
     @staticmethod
     def from_environment(cluster: str, environ: Mapping[str, str]) -> "Settings":
         """Settings from PLACEMAT_FILES (colon separated), PLACEMAT_DATA_DIR, PLACEMAT_CACHE_DIR, PLACEMAT_RUN_DIR,
-        PLACEMAT_LISTEN and PLACEMAT_ACCELERATOR.
+        PLACEMAT_LISTEN, PLACEMAT_ACCELERATOR and PLACEMAT_BMC_IDLE_SECONDS.
 
-        Raises ValueError on an accelerator that is none of auto, kvm, tcg.
+        Raises ValueError on an accelerator that is none of auto, kvm, tcg, and on a time that is none.
         """
         accelerator = environ.get("PLACEMAT_ACCELERATOR", "auto")
         if accelerator not in get_args(AcceleratorSetting):
@@ -121,4 +126,12 @@ class Settings:
             run_dir=Path(environ.get("PLACEMAT_RUN_DIR", "/run/placemat")),
             listen=environ.get("PLACEMAT_LISTEN", ""),
             accelerator=cast(AcceleratorSetting, accelerator),
+            bmc_idle_seconds=_idle_seconds(environ.get("PLACEMAT_BMC_IDLE_SECONDS", "300")),
         )
+
+
+def _idle_seconds(text: str) -> int:
+    """A decimal number, since the unit of a BMC gets it as an argument; raises ValueError."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= LONGEST_IDLE_SECONDS):
+        raise ValueError(f"PLACEMAT_BMC_IDLE_SECONDS={text}: expected whole seconds, 1 to {LONGEST_IDLE_SECONDS}")
+    return int(text)

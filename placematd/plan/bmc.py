@@ -107,7 +107,7 @@ def _service(cluster: Cluster, node: Node, host: Host, settings: Settings) -> Un
         (
             ("Description", f"BMC of node {node.name} of cluster {cluster.name}"),
             ("Type", "notify"),
-            ("ExecStart", (command(str(host.python.executable), "-P", "-s", "-m", "placematd.bmc", f"{MACHINE}/api"),)),
+            ("ExecStart", (_program(host, settings),)),
             ("Environment", (f"PYTHONPATH={_python_path(host.python)}",)),
             ("TimeoutStopUSec", STOP_TIMEOUT_SECONDS * SECOND),
             ("StartLimitIntervalUSec", 0),
@@ -119,6 +119,11 @@ def _service(cluster: Cluster, node: Node, host: Host, settings: Settings) -> Un
             *_without_rights(cluster.name),
         ),
     )
+
+
+def _program(host: Host, settings: Settings) -> Value:
+    program = (str(host.python.executable), "-P", "-s", "-m", "placematd.bmc")
+    return command(*program, "--idle-seconds", str(settings.bmc_idle_seconds), f"{MACHINE}/api")
 
 
 def _credentials(files: BmcFiles) -> Value:
