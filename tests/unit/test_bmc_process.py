@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import time
 from base64 import b64encode
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from bmcs import running_bmc
 from fakes.activator import Activator
 from fakes.bmc import add_accounts, throw_away_certificate
 from fakes.machine import INVENTORY, FakeMachine
@@ -161,7 +163,7 @@ def test_no_packet_is_lost_when_it_ends_at_that_moment(tmp_path: Path) -> None:
     async def test() -> None:
         async with bed(tmp_path, 0.02) as node:
             with connected(node.port) as client:
-                for number in range(20):
+                for number in range(12):
                     await node.ping(client)
                     await asyncio.sleep(0.015 + number * 0.001)
             assert set(node.activator.exits) == {0}
@@ -408,6 +410,19 @@ def test_a_socket_for_nothing_is_refused() -> None:
         pytest.raises(ValueError, match="no socket of a BMC"),
     ):
         kind_of(sock)
+
+
+@needs_ipmitool
+def test_a_bmc_for_trying_clients() -> None:
+    """What tests of clients are given."""
+    with running_bmc() as bmc:
+        argv = ("-I", "lanplus", "-H", bmc.host, "-p", str(bmc.ipmi_port), "-U", "admin", "-P", "password")
+        assert bmc.ask()["power"] == "Off"
+        for words in (("chassis", "bootdev", "cdrom"), ("power", "on")):
+            subprocess.run(["ipmitool", *argv, *words], check=True, capture_output=True, timeout=20)
+        state = bmc.ask()
+        assert (state["power"], state["starts"]) == ("On", [["Cd", "Legacy"]])
+        assert bmc.ask("powers-off")["power"] == "Off"
 
 
 def test_without_systemd_it_says_so(tmp_path: Path) -> None:
