@@ -173,9 +173,12 @@ STORIES: dict[str, list[tuple[str, ...]]] = {
         ("ipmitool lan print 1", "IP Address : 127.0.0.1"),
         ("ipmitool channel info 1", "802.3 LAN", "multi-session", "always available"),
         ("ipmitool channel getciphers ipmi 1", "3 N/A hmac_sha1", "17 N/A hmac_sha256"),
-        ("bmc-config --checkout", "IP_Address 127.0.0.1", "Volatile_Access_Mode Always_Available", "User15"),
+        ("bmc-config --checkout --section=Lan_Conf", "IP_Address_Source Static", "IP_Address 127.0.0.1"),
+        ("bmc-config --checkout --section=Lan_Channel", "Volatile_Access_Mode Always_Available"),
+        # It calls it a failure that there are no keys, no lockout and no authentication of IPMI 1.5 to configure.
+        ("! bmc-config --checkout", "Section User15", "MAC_Address 52:54:00:00:00:FE", "Section SOL_Conf"),
         ("ipmitool pef info", "0x51 | 0 | 0"),
-        ("ipmi-config --category=pef --checkout", "Enable_PEF No"),
+        ("ipmi-config --category=pef --checkout --section=PEF_Conf", "Enable_PEF No"),
     ],
     "boot flags": [
         ("ipmitool chassis bootdev pxe", "Set Boot Device to pxe"),
