@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 from fakes.machine import FakeMachine
-from ipmi_peer import Bmc, Peer, a_bmc, settle
+from ipmi_peer import Bmc, Peer, a_bmc, request, settle
 
 from placematd.bmc.ipmi.sol import BUFFER_BYTES, CHARACTERS, KEPT_BYTES, TYPED_BYTES, Link, SolTiming
 from placematd.errors import PlacematError
@@ -208,6 +208,28 @@ def test_somebody_else_is_changing_the_configuration() -> None:
     run(scenario)
 
 
+def test_nothing_is_lost_and_nothing_comes_before_the_answer() -> None:
+    async def scenario() -> None:
+        bmc, peer = await logged_in()
+        opened, console = asyncio.Event(), bmc.machine.console
+
+        async def slow() -> object:
+            await opened.wait()
+            return await console()
+
+        bmc.machine.console = slow  # type: ignore[assignment, method-assign]
+        assert await peer.tell(peer.seal(request(0x06, 0x48, ACTIVATE, 50))) == []
+        opened.set()
+        while not bmc.machine.viewers:
+            await asyncio.sleep(0)
+        bmc.machine.guest_prints(b"x" * 96)
+        await settle()
+        types = [peer.unseal(datagram)[0] for datagram, _ in bmc.wire.sent]
+        assert types == [0, 1], "the answer, then the output"
+
+    run(scenario)
+
+
 def test_what_is_typed_arrives_once() -> None:
     async def scenario() -> None:
         bmc, peer = await logged_in()
@@ -281,6 +303,7 @@ class Line:
         self.sent: list[bytes] = []
         self.more = asyncio.Event()
         self.link = Link(self.machine, SolTiming(**{"accumulate": 1, "retry_interval": 1, **timing}), self.send)  # type: ignore[arg-type]
+        self.opening = asyncio.ensure_future(self.link.open())
         self.link.start()
 
     def send(self, payload: bytes) -> None:

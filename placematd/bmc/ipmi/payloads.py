@@ -148,7 +148,7 @@ class PayloadCommands:
             raise CommandError(_ENCRYPTION_NEEDED)
         if self._sol.session is not None:
             raise CommandError(_ALREADY_ACTIVE)
-        self._sol.activate(session, settings.timing)
+        await self._sol.activate(session, settings.timing)
         size = PAYLOAD_BYTES.to_bytes(2, "little")
         return Reply(
             data=bytes(4) + size + size + self._port().to_bytes(2, "little") + b"\xff\xff", after=self._sol.start

@@ -22,6 +22,7 @@ BUFFER_BYTES = 16 * 1024
 KEPT_BYTES = 128 * 1024
 """What a client that stopped taking anything may find later; older output is dropped, and it is told so."""
 SLOW_RETRY_SECONDS = 5.0
+OPEN_SECONDS = 2.0
 REOPEN_SECONDS = 0.5
 
 _FLUSH_OUTBOUND, _FLUSH_INBOUND, _PAUSE, _CLIENT_NACK = 0x01, 0x02, 0x08, 0x40
@@ -59,6 +60,8 @@ class Link:
         self._in_flight = b""
         self._sequence = 0
         self._tries = 0
+        self._tried = asyncio.Event()
+        self._held = True
         self._paused = False
         self._overrun = False
         """Whether output was lost and the client does not know yet."""
@@ -67,10 +70,18 @@ class Link:
         self._received = (0, 0, 0)
         """Sequence number, accepted characters and status of the last packet that the client numbered."""
 
+    async def open(self) -> None:
+        """Watch the console from now on; returns when that is so, or cannot be yet."""
+        self._reader = asyncio.get_running_loop().create_task(self._run())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_SECONDS):
+                await self._tried.wait()
+
     def start(self) -> None:
-        """Begin to carry the console's output."""
-        if self._reader is None:
-            self._reader = asyncio.get_running_loop().create_task(self._run())
+        """Send what the console has said and says."""
+        self._held = False
+        if self._timer is None:
+            self._transmit()
 
     def close(self, tell: bool) -> None:
         """End; `tell` the client, who did not ask for it, that the payload is not active any more."""
@@ -135,7 +146,10 @@ class Link:
         """Read the console for as long as the payload is active; a machine without power has none."""
         while True:
             with contextlib.suppress(PlacematError, OSError):
-                self._stream = await self._machine.console()
+                try:
+                    self._stream = await self._machine.console()
+                finally:
+                    self._tried.set()
                 try:
                     await self._read(self._stream)
                 finally:
@@ -167,7 +181,7 @@ class Link:
         """Send what is in flight once more, or the next characters."""
         self._stop_timer()
         if not self._in_flight:
-            if self._paused or not self._buffer:
+            if self._held or self._paused or not self._buffer:
                 return
             self._in_flight = bytes(self._buffer[:CHARACTERS])
             del self._buffer[:CHARACTERS]
@@ -212,8 +226,8 @@ class Sol:
         self.session: Session | None = None
         """The session that has it."""
 
-    def activate(self, session: Session, timing: SolTiming) -> None:
-        """Give it to a session; characters flow from `start` on, once the client knows."""
+    async def activate(self, session: Session, timing: SolTiming) -> None:
+        """Give it to a session: nothing that the console says from now on is lost, but sent only after `start`."""
         self.session = session
         session.console = True
 
@@ -221,6 +235,7 @@ class Sol:
             self._transmit(session, PayloadType.SOL, payload)
 
         self._link = Link(self._machine, timing, send)
+        await self._link.open()
 
     async def start(self) -> None:
         """Let the characters flow; nothing where it was taken away meanwhile."""
