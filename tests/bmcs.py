@@ -39,7 +39,7 @@ class RunningBmc:
 @contextmanager
 def running_bmc(*options: str) -> Iterator[RunningBmc]:
     """A BMC with options of fakes/bmc.py; its standard error goes to the test's."""
-    argv = [sys.executable, str(SCRIPT), "--ipmi", "127.0.0.1:0", "--redfish", "127.0.0.1:0", *options]
+    argv = [sys.executable, str(SCRIPT), "--until-eof", "--ipmi", "127.0.0.1:0", "--redfish", "127.0.0.1:0", *options]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout

@@ -1,12 +1,17 @@
 """Socket activation without systemd."""
 
 import asyncio
+import ctypes
 import fcntl
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2)"""
 
 
 class Activator:
@@ -56,7 +61,8 @@ class Activator:
                 loop.remove_reader(sock)
 
     def _pass_sockets(self) -> None:
-        """In the child: the sockets as file descriptors 3, 4, ... (sd_listen_fds(3))."""
+        """In the child: the sockets as file descriptors 3, 4, ... (sd_listen_fds(3)); it does not outlive us."""
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         copies = [fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, 100) for sock in self._sockets]
         for number, copy in enumerate(copies, start=3):
             os.dup2(copy, number)

@@ -138,7 +138,10 @@ async def run(arguments: argparse.Namespace) -> None:
         environment = {"CREDENTIALS_DIRECTORY": str(directory), "PYTHONPATH": str(Path(__file__).parents[2])}
         activator = Activator(sockets, (*argv, "--idle-seconds", str(arguments.idle_seconds)), environment)
         async with MachineSocket(directory / "machine", machine):
-            tasks = [asyncio.create_task(activator.run()), asyncio.create_task(obey(machine))]
+            obeying = asyncio.create_task(obey(machine))
+            if arguments.until_eof:
+                obeying.add_done_callback(lambda _: stop.set())
+            tasks = [asyncio.create_task(activator.run()), obeying]
             print("READY", json.dumps(told), flush=True)
             await stop.wait()
             for task in tasks:
@@ -155,6 +158,7 @@ def main() -> None:
     parser.add_argument("--soft-seconds", type=float, default=0.5, help="how long the guest takes to shut down")
     parser.add_argument("--media-seconds", type=float, default=0.25, help="how long a quarter of an image takes")
     parser.add_argument("--no-echo", action="store_true", help="the console does not echo what is typed")
+    parser.add_argument("--until-eof", action="store_true", help="end with the standard input")
     parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS)
     arguments = parser.parse_args()
     if not arguments.ipmi and not arguments.redfish:
