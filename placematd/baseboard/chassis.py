@@ -103,6 +103,7 @@ class Chassis:
                 self._warn(gone)
         except PlacematError as error:
             self._warn(str(error))
+        self._commit_soon()
 
     def on_qmp_event(self, event: QmpEvent) -> None:
         """QEMU said something; to be called in the event loop, with every event, in order."""

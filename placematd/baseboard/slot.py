@@ -94,6 +94,9 @@ class VirtualMedia:
         async with self._one_at_a_time:
             medium = self._stored
             if medium is None:
+                if not self._loading:  # whoever was killed between fetching and inserting left it
+                    with suppress(OSError):
+                        await asyncio.to_thread(self._download.unlink, missing_ok=True)
                 return ""
             try:
                 descriptor = await self._open(medium)

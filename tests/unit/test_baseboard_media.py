@@ -153,6 +153,17 @@ def test_a_medium_whose_file_is_gone_does_not_stop_the_start(tmp_path: Path, ser
     run(tmp_path, scenario)
 
 
+def test_what_a_killed_placematd_fetched_is_removed(tmp_path: Path) -> None:
+    async def scenario(node: FakeNode) -> None:
+        left = tmp_path / "bmc" / "media" / "worker-1-cd.img"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(CONTENT)
+        await node.baseboard.power("on")
+        assert downloads(tmp_path) == []
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.parametrize("name", ["missing.iso", "empty.iso"])
 def test_a_download_that_fails_leaves_nothing(tmp_path: Path, server: Server, name: str) -> None:
     async def scenario(node: FakeNode) -> None:
