@@ -68,6 +68,19 @@ async def test_entries_are_read_whole_and_in_parts(bench: Bench) -> None:
 
 
 @on_bench
+async def test_what_others_do_to_the_log_is_seen(bench: Bench) -> None:
+    await bench.machine.add_sel(bytes.fromhex("02" + EVENT), "an event")
+    reservation = (await bench.ask("0a 42"))[3:]
+    await bench.machine.add_sel(bytes.fromhex("02" + EVENT), "an event")
+    await bench.ask_all("0a 43 00 00 02 00 00 02 -> 00 ff ff 02 00", "0a 43 00 00 ff ff 00 02 -> 00 ff ff 02 00")
+    await bench.machine.clear_sel()
+    for _ in range(2):
+        await bench.machine.add_sel(bytes.fromhex("02" + EVENT), "an event")
+    await bench.ask_all(f"0a 47 {reservation} 43 4c 52 aa -> c5", "0a 43 00 00 00 00 00 02 -> 00 02 00 01 00")
+    await bench.ask_all("0a 43 00 00 03 00 00 02 -> cb")
+
+
+@on_bench
 async def test_entries_are_added_by_consoles_and_the_guest(bench: Bench) -> None:
     await bench.ask_all(f"0a 44 99 99 02 01 02 03 04 {EVENT} -> 00 01 00")
     await bench.ask_all("04 02 04 01 30 01 59 11 22 -> 00", "04 02 41 04 01 30 01 59 11 22 -> c7")

@@ -119,9 +119,7 @@ class Sel:
         offset, count = request.data[4:6]
         if offset:
             self._reservations.check(reservation)
-        entries = self._snapshot if wanted != FIRST and time.monotonic() < self._until else await self._entries()
-        require(bool(entries), Code.NOT_PRESENT)
-        index = _index(entries, wanted)
+        entries, index = await self._find(wanted)
         require(offset < RECORD_BYTES, Code.OUT_OF_RANGE)
         require(count == ALL or offset + count <= RECORD_BYTES, Code.CANNOT_RETURN_BYTES)
         following = entries[index + 1].record_id & 0xFFFF if index + 1 < len(entries) else LAST
@@ -129,8 +127,20 @@ class Sel:
         part = data[offset:] if count == ALL else data[offset : offset + count]
         return Reply(data=following.to_bytes(2, "little") + part)
 
+    async def _find(self, wanted: int) -> tuple[Sequence[SelEntry], int]:
+        """The log, and where in it the record is; what is not known yet is looked for in the machine's own."""
+        index = _index(self._snapshot, wanted) if time.monotonic() < self._until else None
+        if index is None or wanted in (FIRST, LAST):
+            index = _index(await self._entries(), wanted)
+        if index is None:
+            raise CommandError(Code.NOT_PRESENT)
+        return self._snapshot, index
+
     async def _entries(self) -> Sequence[SelEntry]:
-        self._snapshot = await self._machine.sel()
+        """The log as it is; reservations end where somebody else has cleared it."""
+        before, self._snapshot = self._snapshot, await self._machine.sel()
+        if before and before[-1] not in reversed(self._snapshot):
+            self._reservations.cancel()
         self._until = time.monotonic() + SNAPSHOT_SECONDS
         return self._snapshot
 
@@ -159,10 +169,11 @@ class Sel:
         """Section 31.9: [reservation 2, "CLR", AAh to clear or 0 for how far it is]."""
         operation = request.data[5]
         require(request.data[2:5] == b"CLR" and operation in (CLEAR, CLEAR_STATUS))
+        await self._entries()
         self._reservations.check(number(request.data[:2]))
         if operation == CLEAR:
             await self._machine.clear_sel()
-            self._until = 0.0
+            self._snapshot, self._until = (), 0.0
             # The reservation stays for those who ask next how far the erasure is; all others end.
             self._reservations.cancel_others(number(request.data[:2]))
         return Reply(data=bytes((CLEARED,)))
@@ -188,11 +199,8 @@ class Sel:
         return Reply()
 
 
-def _index(entries: Sequence[SelEntry], wanted: int) -> int:
-    """Where the record is; raises CommandError where it is not."""
-    if wanted in (FIRST, LAST):
+def _index(entries: Sequence[SelEntry], wanted: int) -> int | None:
+    """Where the record is, None where it is not."""
+    if entries and wanted in (FIRST, LAST):
         return 0 if wanted == FIRST else len(entries) - 1
-    for index, entry in enumerate(entries):
-        if entry.record_id & 0xFFFF == wanted:
-            return index
-    raise CommandError(Code.NOT_PRESENT)
+    return next((index for index, entry in enumerate(entries) if entry.record_id & 0xFFFF == wanted), None)
