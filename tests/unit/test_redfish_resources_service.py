@@ -6,10 +6,11 @@ import json
 import signal
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes.machine import FakeMachine
+from fakes.machine import INVENTORY, FakeMachine
 
 from placematd.bmc.accounts import Accounts
 from placematd.bmc.machine import BootOverride, Firmware
@@ -255,6 +256,16 @@ def test_what_is_not_there_is_404(path):
         assert (answer.status, error(answer)) == (404, "ResourceMissingAtURI")
 
     tell(FakeMachine(), story)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_tpm_is_a_trusted_component(there):
+    async def story(client: Client) -> None:
+        assert (await client.get(f"{CHASSIS}/TrustedComponents"))["Members@odata.count"] == there
+        answer = await client.send("GET", f"{CHASSIS}/TrustedComponents/TPM")
+        assert answer.status == (200 if there else 404)
+
+    tell(FakeMachine(inventory=replace(INVENTORY, tpm=there)), story)
 
 
 def test_every_link_of_the_machine_leads_somewhere():

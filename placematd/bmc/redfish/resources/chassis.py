@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...machine import Inventory, PowerState
 from ..resource import Action, Call, Json, Resource, boolean, collection, link
-from . import reset, sensors, storage
+from . import reset, sensors, storage, trusted
 from .parts import powered, rolled_up
 from .paths import (
     CHASSIS,
@@ -17,6 +17,7 @@ from .paths import (
     SENSORS,
     SYSTEM,
     THERMAL,
+    TRUSTED,
 )
 
 
@@ -38,6 +39,7 @@ def chassis(inventory: Inventory, power: PowerState, identifying: bool) -> Json:
         "ThermalSubsystem": link(THERMAL),
         "PowerSubsystem": link(POWER),
         "EnvironmentMetrics": link(ENVIRONMENT),
+        "TrustedComponents": link(TRUSTED),
         "Links": {
             "ComputerSystems": [link(SYSTEM)],
             "ManagedBy": [link(MANAGER)],
@@ -77,4 +79,5 @@ def routes() -> Sequence[Resource]:
         ),
         reset.action_info(CHASSIS),
         *sensors.routes(),
+        *trusted.routes(),
     ]

@@ -26,6 +26,7 @@ VIRTUAL_MEDIA: Final = f"{SYSTEM}/VirtualMedia"
 
 DRIVES: Final = f"{CHASSIS}/Drives"
 SENSORS: Final = f"{CHASSIS}/Sensors"
+TRUSTED: Final = f"{CHASSIS}/TrustedComponents"
 THERMAL: Final = f"{CHASSIS}/ThermalSubsystem"
 POWER: Final = f"{CHASSIS}/PowerSubsystem"
 ENVIRONMENT: Final = f"{CHASSIS}/EnvironmentMetrics"

@@ -15,7 +15,7 @@ from ...machine import (
     Watchdog,
 )
 from ..resource import Action, Call, Json, Resource, boolean, collection, link
-from . import boot, reset
+from . import boot, reset, trusted
 from .parts import HEALTHY, powered, rolled_up
 from .paths import (
     BIOS,
@@ -110,7 +110,11 @@ def system(seen: View) -> Json:
         "HostWatchdogTimer": host_watchdog(seen.watchdog),
         "TrustedModules": [{"InterfaceType": "TPM2_0", "Status": HEALTHY}] if inventory.tpm else [],
         **{name: link(uri) for name, uri in _PARTS.items()},
-        "Links": {"Chassis": [link(CHASSIS)], "ManagedBy": [link(MANAGER)]},
+        "Links": {
+            "Chassis": [link(CHASSIS)],
+            "ManagedBy": [link(MANAGER)],
+            "TrustedComponents": [link(trusted.TPM)] if inventory.tpm else [],
+        },
     }
 
 
