@@ -15,10 +15,9 @@ from fakes.machine import FakeMachine
 
 from placematd.baseboard.inband import InBandRelay
 from placematd.bmc.accounts import Accounts
-from placematd.bmc.inband import InBand
-from placematd.bmc.ipmi.commands import Commands
-from placematd.bmc.ipmi.sessions import SessionInfo
 from placematd.bmc.machine import PowerAction, RestartCause
+from placematd.bmc.parts import make_ipmi
+from placematd.bmc.process import Part
 
 pytestmark = [
     pytest.mark.integration,
@@ -49,18 +48,6 @@ class GuestMachine(FakeMachine):
         return [action[1] for action in self.actions if action[0] == "power"]
 
 
-class NoSessions:
-    """Nobody is logged in over the LAN."""
-
-    last = None
-
-    def all(self) -> tuple[SessionInfo, ...]:
-        return ()
-
-    def get(self, session_id: int) -> SessionInfo | None:
-        return None
-
-
 class Host:
     """What stands around a guest: systemd, which starts the BMC's process, and placematd's relay."""
 
@@ -72,7 +59,7 @@ class Host:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(folder / "bmc"))
         self._socket.listen()
-        self.in_band: InBand | None = None
+        self.in_band: Part | None = None
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> "Host":
@@ -86,7 +73,7 @@ class Host:
             await self._systemd
         await self.relay.detach()
         if self.in_band:
-            await self.in_band.close()
+            await self.end_process()
         self._socket.close()
 
     async def _activate(self) -> None:
@@ -101,7 +88,7 @@ class Host:
     async def _start(self) -> None:
         accounts = Accounts(self.machine)
         await accounts.load()
-        self.in_band = InBand(Commands(self.machine, accounts, NoSessions()).execute, self.machine)
+        self.in_band = (await make_ipmi(self.machine, accounts, lambda: None))["inband"]
         self._ended = asyncio.Event()
         self.starts += 1
         await self.in_band.attach(self._socket.dup())
@@ -109,8 +96,9 @@ class Host:
     async def end_process(self) -> None:
         """The BMC's process has been idle for long enough."""
         assert self.in_band
-        assert not self.in_band.active
-        await self.in_band.close()
+        assert not self.in_band.busy
+        self.in_band.close()
+        await self.in_band.finish()
         self.in_band = None
         self._ended.set()
 
@@ -153,6 +141,8 @@ def test_ipmitool_in_a_guest(tmp_path: Path) -> None:
         assert "Inlet Temp       | 23 degrees C" in ipmitool("sdr")
         assert "Product Serial        : 1234abcd" in ipmitool("fru")
         assert "KCS" in ipmitool("channel info 15")
+        ipmitool("user set name 3 sunny")
+        assert ipmitool("channel authcap 1 4")
         assert "SEL has no entries" in ipmitool("sel list")
         assert "Receive Message Queue Interrupt          : enabled" in ipmitool("mc getenables")
         interrupts = int(console.run("grep ipmi_si /proc/interrupts").split()[1])
@@ -161,7 +151,7 @@ def test_ipmitool_in_a_guest(tmp_path: Path) -> None:
         # An idle process ends; the next request starts another, and the guest notices nothing.
         host.call(host.end_process())
         assert host.starts == 1
-        assert ipmitool("chassis power status") == "Chassis Power is on"
+        assert "sunny" in ipmitool("user list 1")
         assert host.starts == 2
         assert host.problems == []
 
