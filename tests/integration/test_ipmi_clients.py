@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -50,9 +51,18 @@ class Bmc:
         return [f"/usr/sbin/{tool}", *log_in, *words]
 
 
+def free_port() -> int:
+    """A UDP port that ipmiconsole takes: above 32767 it says "hostname invalid"."""
+    for port in range(20000, 32768):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 @pytest.fixture(scope="module")
 def bmc() -> Iterator[Bmc]:
-    argv = (sys.executable, str(FAKE_BMC), "--ipmi", "127.0.0.1:0", "--power", "On", "--no-echo")
+    argv = (sys.executable, str(FAKE_BMC), "--ipmi", f"127.0.0.1:{free_port()}", "--power", "On", "--no-echo")
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         ready = process.stdout.readline()
@@ -130,7 +140,6 @@ def test_what_is_offered(bmc: Bmc) -> None:
     assert "Force Encryption                : true" in info and f"Payload Port                    : {bmc.port}" in info
     _, sessions, _ = run(bmc.ipmitool("session", "info", "active"))
     assert "console ip                    : 127.0.0.1" in sessions and "ADMINISTRATOR" in sessions
-    assert run(["/usr/sbin/rmcpping", "-c", "1", "127.0.0.1"])[0] in (0, 1), "rmcpping knows port 623 only"
 
 
 def test_the_client_of_pyghmi(bmc: Bmc) -> None:
@@ -220,6 +229,7 @@ def test_much_output_arrives_whole_and_in_order(bmc: Bmc) -> None:
     console.expect("SOL Session operational")
     for number in range(2000):
         bmc.tell(f"prints line {number:04} " + "x" * 60)
+    for number in range(2000):
         console.expect(f"line {number:04} " + "x" * 60)
     console.type("\r~.")
     assert console.ended() == 0
@@ -244,14 +254,14 @@ def test_the_console_survives_a_power_cycle(bmc: Bmc) -> None:
 
 
 def test_one_console_at_a_time(bmc: Bmc) -> None:
-    console = Terminal(bmc.ipmitool("sol", "activate"))
-    console.expect("SOL Session operational")
+    console = Terminal(bmc.freeipmi("ipmiconsole"))
+    console.expect("[SOL established]")
     status, output, _ = run(bmc.ipmitool("sol", "activate"))
     assert status != 0 and "already active on another session" in output
     assert run(bmc.ipmitool("sol", "deactivate"))[0] == 0
-    console.expect("SOL session closed by BMC")
+    console.expect("[SOL session stolen]")
     console.ended()
-    again = Terminal(bmc.freeipmi("ipmiconsole"))
-    again.expect("[SOL established]")
-    again.type("&.")
+    again = Terminal(bmc.ipmitool("sol", "activate"))
+    again.expect("SOL Session operational")
+    again.type("\r~.")
     assert again.ended() == 0

@@ -149,10 +149,13 @@ class PayloadCommands:
         if self._sol.session is not None:
             raise CommandError(_ALREADY_ACTIVE)
         await self._sol.activate(session, settings.timing)
-        size = PAYLOAD_BYTES.to_bytes(2, "little")
-        return Reply(
-            data=bytes(4) + size + size + self._port().to_bytes(2, "little") + b"\xff\xff", after=self._sol.start
-        )
+        size, port = PAYLOAD_BYTES.to_bytes(2, "little"), self._port().to_bytes(2, "little")
+        owner = session
+
+        async def start() -> None:
+            self._sol.start(owner)
+
+        return Reply(data=bytes(4) + size + size + port + b"\xff\xff", after=start)
 
     async def _deactivate(self, request: Request) -> Reply:
         need(request, 6)

@@ -237,9 +237,9 @@ class Sol:
         self._link = Link(self._machine, timing, send)
         await self._link.open()
 
-    async def start(self) -> None:
+    def start(self, session: Session) -> None:
         """Let the characters flow; nothing where it was taken away meanwhile."""
-        if self._link is not None:
+        if self._link is not None and self.session is session:
             self._link.start()
 
     def deactivate(self, by: Session | None) -> None:
