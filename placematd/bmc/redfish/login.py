@@ -5,11 +5,10 @@ import binascii
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
-from ...errors import PlacematError
 from ..accounts import Account, Accounts, Role
+from ..logins import Logins
 from ..machine import Login as LoggedIn
 from ..machine import Machine
 from .messages import RedfishError
@@ -26,7 +25,6 @@ PRIVILEGES: Mapping[Role, tuple[Privilege, ...]] = {
 }
 """DSP0266 "Roles", the standard roles."""
 
-TELL_SECONDS = 60.0
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="placemat", charset="UTF-8"'}
 
 
@@ -49,11 +47,10 @@ class Login:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._accounts, self._sessions, self._settings, self._clock = accounts, sessions, settings, clock
-        self._machine = machine
+        self._logins = Logins(machine, clock)
         self._failures: dict[int, _Failures] = {}
-        self._told: tuple[str, str, float] = ("", "", 0.0)
 
-    async def check(self, name: str, password: str, remote: str) -> Account:
+    def check(self, name: str, password: str, remote: str) -> Account:
         """The account with that name and password; the machine is told who it is."""
         named = self._accounts.by_name(name)
         account = self._accounts.verify(name, password)
@@ -65,16 +62,16 @@ class Login:
             self._failed(named, remote)
         if account is None:
             raise refused()
-        await self._tell(account, remote)
+        self._logins.note(LoggedIn(user=account.name, protocol="Redfish", remote=remote))
         return account
 
-    async def authenticate(self, headers: Mapping[str, str], remote: str) -> tuple[Account, Session | None]:
+    def authenticate(self, headers: Mapping[str, str], remote: str) -> tuple[Account, Session | None]:
         """The account of a request's headers, and its session if it has one."""
         if token := headers.get("X-Auth-Token"):
             if found := self._sessions.find(token):
                 return found[1], found[0]
             raise refused()
-        return await self.check(*_basic(headers.get("Authorization", "")), remote), None
+        return self.check(*_basic(headers.get("Authorization", "")), remote), None
 
     def locked(self, slot: int) -> bool:
         """Whether the account is locked out for now."""
@@ -89,14 +86,6 @@ class Login:
     def any_locked(self) -> bool:
         """Whether the process must live on, because it alone knows of a lock."""
         return any(map(self.locked, self._failures))
-
-    async def _tell(self, account: Account, remote: str) -> None:
-        """With Basic authentication each request is a login; the same one is told once a minute."""
-        now = self._clock()
-        if self._told[:2] != (account.name, remote) or now - self._told[2] > TELL_SECONDS:
-            self._told = (account.name, remote, now)
-            with suppress(PlacematError):
-                await self._machine.logged_in(LoggedIn(user=account.name, protocol="Redfish", remote=remote))
 
     def _failed(self, account: Account, remote: str) -> None:
         values, now = self._settings.values, self._clock()

@@ -5,13 +5,14 @@ import logging
 import socket
 import ssl
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
 from ..accounts import Accounts
 from ..machine import Machine
@@ -27,24 +28,31 @@ from .sessions import Sessions
 from .settings import Settings
 from .tasks import Tasks
 
-log = logging.getLogger("placemat.bmc")
-
-MOST_CONNECTIONS = 128
 MOST_HEADER_BYTES = 16 * 1024
 MOST_BODY_BYTES = 256 * 1024
 """Beyond it the connection ends; below it and above `body.MOST_BYTES` the client is told."""
-IDLE_SECONDS = 30.0
-"""For the whole head of a request to come, and for TLS before it."""
-BODY_SECONDS = 20.0
-WRITE_SECONDS = 30.0
 MOST_UNSENT_BYTES = 1024 * 1024
 """What a stream's reader may leave unread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How much a client can hold on to, and for how long."""
+
+    connections: int = 128
+    idle_seconds: float = 30.0
+    """For the whole head of the next request to come, and for TLS before it."""
+    body_seconds: float = 20.0
+    write_seconds: float = 30.0
+    """For an answer to be taken."""
 
 
 class RedfishServer:
     """Serves one machine. `open` comes first; the rest is what the process needs of a part."""
 
-    def __init__(self, machine: Machine, accounts: Accounts, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, machine: Machine, accounts: Accounts, context: ssl.SSLContext, bounds: Bounds | None = None
+    ) -> None:
         settings, tasks = Settings(machine), Tasks()
         events = Events(machine, settings)
         sessions = Sessions(accounts.by_slot, lambda: settings.values.session_timeout_seconds)
@@ -58,7 +66,7 @@ class RedfishServer:
             events=events,
             settings=settings,
         )
-        self._context = context
+        self._context, self._bounds = context, bounds or Bounds()
         machines = machine_routes()
         self.service = Service(self._services, [*machines, *own_routes(machines)])
         self._delivery: Delivery | None = None
@@ -69,6 +77,7 @@ class RedfishServer:
 
     async def open(self) -> None:
         """Read what is stored and begin to pass events on."""
+        logging.getLogger("tornado").setLevel(logging.ERROR)  # a line for each bad packet is for strangers to write
         await self._services.settings.load()
         self._delivery = Delivery(self._services.events, self._services.settings)
         self._services.events.open(self._delivery.start)
@@ -78,12 +87,13 @@ class RedfishServer:
         if self._http is None:
             self._http = _Http(
                 self._take,
+                most=self._bounds.connections,
                 ssl_options=self._context,
                 max_header_size=MOST_HEADER_BYTES,
                 max_body_size=MOST_BODY_BYTES,
                 max_buffer_size=MOST_BODY_BYTES + MOST_HEADER_BYTES,
-                idle_connection_timeout=IDLE_SECONDS,
-                body_timeout=BODY_SECONDS,
+                idle_connection_timeout=self._bounds.idle_seconds,
+                body_timeout=self._bounds.body_seconds,
             )
         self._http.add_socket(sock)
 
@@ -136,8 +146,11 @@ class RedfishServer:
             )
         )
         self.last_activity = time.monotonic()
-        with suppress(StreamClosedError, TimeoutError):
-            await (_stream(request, answer) if answer.stream else _send(request, answer))
+        seconds = self._bounds.write_seconds
+        try:
+            await (_stream(request, answer, seconds) if answer.stream else _send(request, answer, seconds))
+        except (StreamClosedError, StreamBufferFullError, TimeoutError):
+            _connection(request).stream.close()  # it left, or it does not take what it asked for
 
 
 def _start(request: HTTPServerRequest, answer: Answer) -> tuple[ResponseStartLine, HTTPHeaders]:
@@ -145,22 +158,19 @@ def _start(request: HTTPServerRequest, answer: Answer) -> tuple[ResponseStartLin
     return ResponseStartLine("HTTP/1.1", answer.status, reason), HTTPHeaders(answer.headers)
 
 
-async def _send(request: HTTPServerRequest, answer: Answer) -> None:
-    """Write an answer whole; a client that does not take it in time is left."""
+async def _send(request: HTTPServerRequest, answer: Answer, seconds: float) -> None:
+    """Write an answer whole. Raises TimeoutError where the client does not take it."""
     start, headers = _start(request, answer)
     if request.method != "HEAD" and answer.status not in (204, 304):
         headers["Content-Length"] = str(len(answer.body))
     connection = _connection(request)
     written = connection.write_headers(start, headers, answer.body or None)
     connection.finish()
-    try:
-        async with asyncio.timeout(WRITE_SECONDS):
-            await written
-    except TimeoutError:
-        connection.stream.close()
+    async with asyncio.timeout(seconds):
+        await written
 
 
-async def _stream(request: HTTPServerRequest, answer: Answer) -> None:
+async def _stream(request: HTTPServerRequest, answer: Answer, seconds: float) -> None:
     """Write events as they come, until either side ends it."""
     assert answer.stream
     connection = _connection(request)
@@ -171,7 +181,7 @@ async def _stream(request: HTTPServerRequest, answer: Answer) -> None:
     headers["Connection"] = "close"
     connection.write_headers(start, headers)
     async with aclosing(answer.stream) as events:  # type: ignore[type-var]
-        while not gone.done():
+        while not gone.done() and not connection.stream.closed():
             following = asyncio.ensure_future(anext(events, None))
             await asyncio.wait((following, gone), return_when=asyncio.FIRST_COMPLETED)
             if not following.done():
@@ -181,7 +191,7 @@ async def _stream(request: HTTPServerRequest, answer: Answer) -> None:
             chunk = following.result()
             if chunk is None:
                 break
-            async with asyncio.timeout(WRITE_SECONDS):
+            async with asyncio.timeout(seconds):
                 await connection.write(chunk)
     connection.finish()
 
@@ -200,12 +210,12 @@ def _connection(request: HTTPServerRequest) -> HTTP1Connection:
 class _Http(HTTPServer):
     """Tornado's server with a bound on connections: beyond it new ones end at once."""
 
-    def initialize(self, *arguments: object, **options: object) -> None:
-        self._count = 0
+    def initialize(self, *arguments: object, most: int, **options: object) -> None:  # type: ignore[override]
+        self._count, self._most = 0, most
         super().initialize(*arguments, **options)  # type: ignore[arg-type]
 
     def handle_stream(self, stream: IOStream, address: tuple[object, ...]) -> None:
-        if self._count >= MOST_CONNECTIONS:
+        if self._count >= self._most:
             stream.close()
             return
         self._count += 1

@@ -51,7 +51,7 @@ class Service:
         if request.path.removesuffix("/") in _NO_AUTH_DOCUMENTS:
             return self._documents.answer(request)
         found = self._router.find(request.path)
-        caller = await self._caller(request, found)
+        caller = self._caller(request, found)
         if found is None:
             raise RedfishError("ResourceMissingAtURI", request.path)
         _check_headers(request)
@@ -82,12 +82,12 @@ class Service:
 
     # who may
 
-    async def _caller(self, request: Request, found: Found | None) -> Caller:
+    def _caller(self, request: Request, found: Found | None) -> Caller:
         """Raises RedfishError (401) where somebody must log in and has not."""
         open_to_all = found is not None and _privilege(found, request.method) == "NoAuth"
         if open_to_all and not (request.query and request.method in READING):
             return Caller()
-        account, session = await self._login.authenticate(request.headers, request.remote)
+        account, session = self._login.authenticate(request.headers, request.remote)
         return Caller(account=account, session=session)
 
     def _authorize(self, found: Found, call: Call) -> None:

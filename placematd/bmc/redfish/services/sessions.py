@@ -67,7 +67,7 @@ async def _sessions(call: Call) -> Json:
 
 async def _open(call: Call) -> Created:
     services = call.services
-    account = await services.login.check(call.body["UserName"], call.body["Password"], call.remote)
+    account = services.login.check(call.body["UserName"], call.body["Password"], call.remote)
     session, token = services.sessions.open(account, call.remote, call.body.get("Context"))
     headers = {"X-Auth-Token": token, "Cache-Control": "no-store"}
     notes: Json = {}
