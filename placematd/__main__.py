@@ -113,10 +113,14 @@ def listen(service: Service, directory: Path) -> list[HTTPServer]:
 
 
 def clear(directory: Path) -> None:
-    """Remove our socket and lock, and the directories that have become empty; what still runs has files in others."""
+    """Remove our socket and lock, and the directories that have become empty; what still runs has files in others.
+
+    A process of a BMC that still runs sees the directory where the next placematd opens its socket, empty as it is.
+    """
     for name in ("api.sock", "lock"):
         (directory / name).unlink(missing_ok=True)
-    for path in sorted((*directory.rglob("*"), directory), reverse=True):
+    ours = [path for path in directory.rglob("*") if not path.is_relative_to(directory / "bmc")]
+    for path in sorted((*ours, directory), reverse=True):
         with suppress(OSError):  # not a directory, or not empty
             path.rmdir()
 

@@ -208,6 +208,7 @@ class Service:
         """Have a control and a baseboard for each node of the plan, in its order, keeping those that are there."""
         self._wanted = wanted
         self._nodes = {node.name: self._nodes.get(node.name) or self._control(node) for node in wanted.plan.nodes}
+        await self._refresh_all()  # whoever asks a BMC from now on is told whether its node is on
         renewed = {bmc_unit(wanted.cluster.name, name) for name in await self._rack.fit(wanted, self._nodes)}
         for unit in renewed.intersection(await self._unit_states() if renewed else ()):
             await asyncio.to_thread(self._systemd.stop, unit)  # the next packet starts one that reads what is new

@@ -5,8 +5,8 @@ learn: what is remembered of nodes  ->  plan  ->  fit: a baseboard for each node
 
 import asyncio
 import os
+import shutil
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,12 +105,7 @@ class Rack:
     def clear(self) -> None:
         """The cluster is gone: forget addresses and leave nothing in the run directory."""
         self.addresses.clear()
-        directory = run_directory(self._settings.run_dir, self._settings.cluster) / "bmc"
-        with suppress(OSError):  # there is none
-            for node in directory.iterdir():
-                for path in (node / "pub", node):
-                    path.rmdir()
-            directory.rmdir()
+        shutil.rmtree(run_directory(self._settings.run_dir, self._settings.cluster) / "bmc", ignore_errors=True)
 
     async def _put_in(self, control: NodeControl, identity: Identity) -> None:
         name = control.plan.name
