@@ -74,7 +74,8 @@ class Server:
 
 @contextlib.contextmanager
 def serving(home: Path, power: str) -> Iterator[Server]:
-    argv = (sys.executable, "tests/fakes/bmc.py", "--ipmi", "127.0.0.1:0", "--power", power, "--soft-seconds", "0")
+    options = ("--ipmi", "127.0.0.1:0", "--power", power, "--soft-seconds", "0", "--until-eof")
+    argv = (sys.executable, "tests/fakes/bmc.py", *options)
     with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Server(process, home)
@@ -112,6 +113,10 @@ STORIES: dict[str, list[tuple[str, ...]]] = {
         ("bmc-info", f"Device GUID : {UUID}", f"System GUID : {UUID}", "System Name : worker-1", "Debian", "802.3 LAN"),
         ("bmc-device --get-self-test-results", "No Error"),
         ("bmc-device --get-acpi-power-state", "S0/G0", "D0"),
+        ("ipmitool mc reset cold", "Sent cold reset command"),
+        ("ipmitool mc reset warm", "Sent warm reset command"),
+        ("bmc-device --cold-reset",),
+        ("ipmitool mc selftest", "Selftest: passed"),
         ("! ipmitool dcmi discover", "Invalid command"),
         ("! ipmitool raw 0x3c 1", "rsp=0xc1"),
     ],
@@ -162,6 +167,11 @@ STORIES: dict[str, list[tuple[str, ...]]] = {
         ("ipmitool user disable 9",),
         ("ipmitool channel getaccess 1 9", "User Name : bob", "Enable Status : disabled"),
         ("! ipmitool user set name 10 bob", "Invalid data field"),
+        ("bmc-config --commit --key-pair=User8:Username=carol",),
+        ("bmc-config --commit --key-pair=User8:Password=sesame --key-pair=User8:Enable_User=Yes",),
+        ("bmc-config --commit --key-pair=User8:Lan_Privilege_Limit=Administrator",),
+        ("ipmitool user list 1", "8 carol true false true ADMINISTRATOR"),
+        ("ipmitool user test 8 20 sesame", "Success"),
         ("bmc-config --checkout --section=User9", "Username bob", "Enable_User No", "Lan_Privilege_Limit Operator"),
     ],
     "LAN and channels": [
@@ -301,6 +311,9 @@ said = {
     "reset": client.set_power("reset", wait=False),
     "off": client.set_power("off", wait=True),
     "on": client.set_power("on", wait=True),
+    "new user": client.create_user(uid=7, name="alice", password="wonder", privilege_level="operator"),
+    "made": client.get_user(7)["access"]["privilege_level"],
+    "user gone": client.user_delete(7) and 7 not in client.get_users(),
     "events": [event["component_type"] for event in client.get_event_log()],
 }
 json.dump(said, sys.stdout, default=str)
@@ -319,5 +332,6 @@ def test_pyghmi(server: Server) -> None:
     assert said["inventory"]["Serial Number"] == "1234abcd"
     assert said["net"]["ipv4_address"] == "127.0.0.1/8"
     assert (said["off"], said["on"]) == ({"powerstate": "off"}, {"powerstate": "on"})
+    assert (said["new user"], said["made"], said["user gone"]) == (True, "operator", True)
     assert "System ACPI Power State" in said["events"]
     assert server.state()["starts"][0] == ["Pxe", "UEFI"]

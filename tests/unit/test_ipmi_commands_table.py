@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 
 import pytest
 from fakes.machine import FakeMachine
@@ -97,6 +99,38 @@ def test_an_error_in_a_command_is_an_answer_too(caplog: pytest.LogCaptureFixture
     assert "IPMI command 00/09" in caplog.text
 
 
+WHAT_IPMITOOL_ASKS_IN_A_GUEST = {
+    "mc info": "06 01",
+    "mc guid": "06 08",
+    "lan print": "0c 02 01 03 00 00",
+    "user list 1": "06 44 01 02",
+    "user list 1, names": "06 46 02",
+    "channel info": "06 42 0e",
+    "channel info 1": "06 41 01 40",
+    "sel list": "0a 40",
+    "sdr": "0a 20",
+    "sdr, first record": "0a 23 00 00 00 00 00 05",
+    "fru": "0a 10 00",
+    "chassis status": "00 01",
+    "chassis power cycle": "00 02 02",
+}
+
+
+@on_bench
+async def test_a_guest_needs_no_user_and_no_session(bench: Bench) -> None:
+    for what, request in WHAT_IPMITOOL_ASKS_IN_A_GUEST.items():
+        assert (await bench.ask(request, GUEST))[:2] == "00", what
+    assert bench.machine.actions == [("power", "cycle", "chassis-control")]
+
+
+def test_nothing_heavy_is_imported() -> None:
+    """The first packet starts the process."""
+    script = "import sys, placematd.bmc.ipmi.commands; print(*sys.modules)"
+    done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "asyncio" in loaded and not loaded & {"tornado", "pyghmi", "yaml", "pydbus", "gi", "typer", "secrets"}
+
+
 CALLERS = st.sampled_from([ADMINISTRATOR, GUEST, NOBODY, *(caller(level) for level in Privilege)])
 KNOWN = st.sampled_from(sorted(TABLE))
 ANY = st.tuples(st.integers(0, 255), st.integers(0, 255))
@@ -115,7 +149,7 @@ def requests(draw: st.DrawFn) -> Request:
     return Request(netfn=netfn, command=command, data=data, lun=draw(st.sampled_from([0, 0, 0, 3])), caller=by)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(requests(), min_size=1, max_size=12), st.sampled_from(["On", "Off"]))
 def test_no_request_ever_raises(many: list[Request], power: str) -> None:
     async def scenario() -> None:
