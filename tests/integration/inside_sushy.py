@@ -138,7 +138,7 @@ class Acceptance:
             return bool(media.inserted)
 
         wait("medium inserted", inserted)
-        assert (media.image, media.image_name, media.user_name) == (IMAGE, "boot.iso", "me")
+        assert (media.image, media.image_name) == (IMAGE, "boot.iso")
         assert media.write_protected
         media.eject_media()
         media.refresh(force=True)
