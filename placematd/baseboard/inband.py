@@ -80,7 +80,7 @@ class BmcConnection:
         self._writer.write(control.encode())
 
     async def ask(self, request: Message, seconds: float) -> None:
-        """Have a request answered in so long; returns when the reply has gone to the guest. Raises Unread or Died."""
+        """Have a request answered in so long; the reply goes to the guest by itself. Raises Unread or Died."""
         if not self.alive:
             raise Unread
         self._sequence = request.sequence
@@ -116,8 +116,8 @@ class BmcConnection:
         if isinstance(item, Control) and item.code in FROM_BMC:
             await self._to_guest(Control(item.code).encode())
         elif isinstance(item, Message) and item.sequence == self._sequence and not self._answered.done():
-            await self._to_guest(item.encode())
             self._answered.set_result(None)
+            await self._to_guest(item.encode())
 
 
 class InBandRelay:
@@ -196,10 +196,12 @@ class InBandRelay:
         try:
             await self._ask(request)
         except (OSError, Died) as error:
-            self._report(f"the BMC did not answer the guest: {error}")
             if self._bmc:
                 self._bmc.abort()
-            await self._chardev.write(request.reply(NOT_READY).encode())
+            if self._chardev.connected:
+                self._report(f"the BMC did not answer the guest: {error}")
+            if self._next is None:  # QEMU would take an answer to what it gave up for one to what it waits for
+                await self._chardev.write(request.reply(NOT_READY).encode())
 
     async def _ask(self, request: Message) -> None:
         for _ in range(ATTEMPTS):

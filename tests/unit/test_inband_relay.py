@@ -279,6 +279,23 @@ def test_a_process_that_hangs_is_left(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_guest_that_has_asked_anew_hears_nothing_of_the_old_question(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Node(tmp_path) as node:
+            node.qemu.send(request(1))
+            hanging = await node.process()
+            assert await hanging.hear() == request(1)
+            node.qemu.send(request(2), request(3))
+            await settle()
+            hanging.stream.close()
+            process = await node.process()
+            assert await process.hear() == request(3)
+            process.send(request(3).reply(0))
+            assert await node.qemu.read() == request(3).reply(0)
+
+    run(main)
+
+
 def test_only_the_answer_to_the_question_reaches_the_guest(tmp_path: Path) -> None:
     async def main() -> None:
         async with Node(tmp_path) as node:
@@ -335,6 +352,7 @@ def test_a_new_qemu_has_a_hello_of_its_own(tmp_path: Path) -> None:
             node.qemu.send(request(1))
             process = await node.process()
             assert [await process.read() for _ in range(3)] == [*mute, request(1)]
+            assert node.problems == []
 
     run(main)
 
@@ -366,7 +384,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("name", FLOODS)
-def test_who_floods_is_read_slowly_and_served_again(tmp_path: Path, name: str) -> None:
+def test_who_floods_is_read_slowly(tmp_path: Path, name: str) -> None:
     async def main() -> None:
         async with Node(tmp_path) as node:
             answered = 0
