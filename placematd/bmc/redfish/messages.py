@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .registry import REGISTRIES, Template
+from .base_registry import Template
+from .registry import REGISTRIES
 
 LONGEST_ARGUMENT = 200
 """What a client sent comes back in a message no longer than this."""

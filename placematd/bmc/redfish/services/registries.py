@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from ..registry import OWN_VERSION, REGISTRIES, Template
+from ..base_registry import Template
+from ..registry import OWN_VERSION, REGISTRIES
 from ..resource import ROOT, Call, Json, Resource, collection, missing
 from ..resources.bios import REGISTRY_URI as BIOS_ATTRIBUTES
 
