@@ -355,6 +355,18 @@ def test_sessions_are_bounded_and_silent_ones_make_room() -> None:
     run(scenario)
 
 
+def test_the_last_place_may_be_taken_during_log_in() -> None:
+    async def scenario() -> None:
+        bmc = await a_bmc()
+        late = Peer(bmc)
+        assert (late.open(), late.rakp1()) == (0, 0)
+        for port in range(MAX_SESSIONS):
+            assert Peer(bmc, port=1024 + port).log_in() == 0
+        assert late.rakp3() == 0x01
+
+    run(scenario)
+
+
 def test_refused_log_ins_are_said_but_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         bmc = await a_bmc()

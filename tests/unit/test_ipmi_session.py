@@ -10,6 +10,7 @@ from ipmi_peer import DEVICE_ID, FAILING, SLOW, Bmc, Peer, a_bmc, plain, reply_o
 
 from placematd.bmc.ipmi.request import SYSTEM_INTERFACE, Caller, Privilege, Request
 from placematd.bmc.ipmi.table import INACTIVITY_SECONDS, QUEUE_LENGTH, REPLY_SECONDS, REVOKED_SECONDS
+from placematd.errors import PlacematError
 
 SUITE_IDS = pytest.mark.parametrize("suite", [3, 17])
 GET_DEVICE_ID = request(0x06, 0x01)
@@ -189,6 +190,29 @@ def test_a_command_that_fails_by_mistake_is_answered(caplog: pytest.LogCaptureFi
         assert await peer.ask(0x30, FAILING) == (0xFF, b"")
         assert await peer.ask(0x06, 0x01) == (0, DEVICE_ID)
         assert caplog.messages == ["command 0x30/0x71 failed: RuntimeError('a mistake')"]
+
+    run(scenario)
+
+
+def test_an_act_that_fails_after_its_answer_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        bmc, peer = await logged_in()
+        bmc.machine.failure = PlacematError("node worker-1 has no host")
+        assert await peer.ask(0x00, 0x02, b"\x00") == (0, b"")
+        assert caplog.messages == ["a command that was answered failed: node worker-1 has no host"]
+        assert await peer.ask(0x06, 0x01) == (0, DEVICE_ID)
+
+    run(scenario)
+
+
+def test_answers_that_the_kernel_does_not_take_are_dropped() -> None:
+    async def scenario() -> None:
+        bmc, peer = await logged_in()
+        bmc.server.pause_writing()
+        assert await peer.tell(peer.seal(GET_DEVICE_ID)) == []
+        bmc.server.resume_writing()
+        assert len(await peer.tell(peer.seal(GET_DEVICE_ID))) == 1
+        assert len(bmc.executed) == 1, "the retry is answered from memory"
 
     run(scenario)
 
