@@ -18,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("ipmitool", "bmc-info", "ipmi-config")
+CACHES_SENSORS = {"ipmi-sensors", "ipmi-sel", "ipmi-fru", "--category=sensors"}
+"""What makes freeipmi write a cache, by default into the home directory in passwd(5)."""
 SECONDS = 60
 """No client is waited for any longer."""
 
@@ -56,8 +58,9 @@ class Server:
             argv = [program, *where, "-C", str(suite), *arguments]
         else:
             where = ["-D", "LAN_2_0", "-h", f"127.0.0.1:{self.port}", "-u", user, "-p", password]
-            argv = [program, *arguments, *where, "-I", str(suite)]
-        environment = os.environ | {"HOME": str(self._home), "TZ": "UTC"}
+            cache = [f"--sdr-cache-directory={self._home}"] if CACHES_SENSORS & {program, *arguments} else []
+            argv = [program, *arguments, *where, *cache, "-I", str(suite)]
+        environment = os.environ | {"TZ": "UTC"}
         done = subprocess.run(
             argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS
         )
