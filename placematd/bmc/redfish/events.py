@@ -62,7 +62,8 @@ class Subscription:
 
     def wants(self, record: Mapping[str, Any]) -> bool:
         """Whether the filters let an event record through."""
-        registry, _, name = record["MessageId"].partition(".")[0], "", record["MessageId"].rpartition(".")[2]
+        message = record["MessageId"]
+        registry, name = message.partition(".")[0], message.rpartition(".")[2]
         return (
             (not self.registry_prefixes or registry in self.registry_prefixes)
             and (
