@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+from fakes.machine import FakeMachine
 from redfish_client import V1, Bmc
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
@@ -180,6 +181,28 @@ def test_subscriptions_that_cannot_be(change: dict[str, object]) -> None:
         body = {"Destination": "http://192.0.2.1/", "Protocol": "Redfish", **change}
         assert (await bmc.post(SUBSCRIPTIONS, body)).status == 400
         assert not bmc.services.events.all()
+
+    asyncio.run(run())
+
+
+class Disk(FakeMachine):
+    """Takes its time to save, as a disk does."""
+
+    async def save(self, section: str, value: Mapping[str, Any]) -> None:
+        await asyncio.sleep(0.001)
+        await super().save(section, value)
+
+
+def test_two_at_once_are_both_kept() -> None:
+    async def run() -> None:
+        bmc = await Bmc(machine=Disk()).start()
+        body = {"Destination": "http://192.0.2.1/", "Protocol": "Redfish"}
+        subscribing = [bmc.post(SUBSCRIPTIONS, body) for _ in range(5)]
+        changing = bmc.patch(SERVICE, {"DeliveryRetryAttempts": 7})
+        assert [reply.status for reply in await asyncio.gather(*subscribing, changing)] == [201] * 5 + [200]
+        again = await Bmc(machine=bmc.machine).start(fresh=False)
+        assert len(again.services.settings.values.subscriptions) == 5
+        assert again.services.settings.values.delivery_attempts == 7
 
     asyncio.run(run())
 

@@ -103,6 +103,7 @@ class Events:
         self._deliver: Deliver | None = None
         self._listening: asyncio.Task[None] | None = None
         self._number = 0
+        self._changing = asyncio.Lock()
 
     def open(self, deliver: Deliver) -> None:
         """Begin; `deliver` starts the work of a stored subscription."""
@@ -134,28 +135,32 @@ class Events:
 
     async def subscribe(self, subscription: Subscription) -> None:
         """Add a durable subscription. Raises RedfishError where there are too many."""
-        if len(self._stored()) >= MOST_SUBSCRIPTIONS:
-            raise RedfishError("EventSubscriptionLimitExceeded")
-        await self._settings.change(subscriptions=(*(item.stored for item in self._stored()), subscription.stored))
-        self._start(subscription)
+        async with self._changing:
+            others = self._stored()
+            if len(others) >= MOST_SUBSCRIPTIONS:
+                raise RedfishError("EventSubscriptionLimitExceeded")
+            await self._settings.change(subscriptions=tuple(item.stored for item in (*others, subscription)))
+            self._start(subscription)
 
     async def change(self, subscription: Subscription) -> None:
         """Replace the subscription of the same id."""
-        listener = self._listeners[subscription.id]
-        others = {item.id: item for item in self._stored()}
-        if subscription.id in others:
-            others[subscription.id] = subscription
-            await self._settings.change(subscriptions=tuple(item.stored for item in others.values()))
-        listener.subscription, listener.suspended = subscription, False
+        async with self._changing:
+            if listener := self._listeners.get(subscription.id):
+                listener.subscription, listener.suspended = subscription, False
+                await self._save()
 
     async def unsubscribe(self, subscription_id: str) -> None:
         """Remove a subscription, or end a stream."""
-        listener = self._listeners.pop(subscription_id, None)
-        await self._settings.change(subscriptions=tuple(item.stored for item in self._stored()))
+        async with self._changing:
+            listener = self._listeners.pop(subscription_id, None)
+            await self._save()
         if listener:
             listener.put(None)
             if listener._task:
                 listener._task.cancel()
+
+    async def _save(self) -> None:
+        await self._settings.change(subscriptions=tuple(item.stored for item in self._stored()))
 
     def _stored(self) -> Sequence[Subscription]:
         return [listener.subscription for listener in self._listeners.values() if listener.subscription.destination]

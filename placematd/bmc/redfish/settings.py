@@ -1,6 +1,7 @@
 """What the Redfish service remembers, in the machine's section "redfish"."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -33,6 +34,7 @@ class Settings:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.values = Values()
+        self._changing = asyncio.Lock()
 
     async def load(self) -> None:
         """Read what was saved; to be called once before use."""
@@ -43,9 +45,15 @@ class Settings:
 
     async def change(self, **changes: Any) -> None:
         """Change some values; they count, and are durable, when this returns."""
-        values = replace(self.values, **changes)
-        await self._machine.save(SECTION, {field.name: _stored(values, field.name) for field in fields(values)})
-        self.values = values
+        await self.update(lambda values: replace(values, **changes))
+
+    async def update(self, changed: Callable[[Values], Values]) -> None:
+        """Change values that hang on what they are now: nobody else changes them in between."""
+        async with self._changing:
+            values = changed(self.values)
+            if values != self.values:
+                await self._machine.save(SECTION, {field.name: _stored(values, field.name) for field in fields(values)})
+                self.values = values
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """AccountService: the accounts that IPMI has too, and the standard roles (DSP0266 "Privilege model")."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 from ...accounts import NAME_BYTES, PASSWORD_BYTES, Account, AccountError, Role
@@ -22,6 +23,7 @@ from ..resource import (
     one_of,
     text,
 )
+from ..settings import Values
 
 SERVICE = f"{ROOT}/AccountService"
 ACCOUNTS = f"{SERVICE}/Accounts"
@@ -208,10 +210,11 @@ async def _delete(call: Call) -> None:
 
 
 async def _require_change(call: Call, slot: int, required: bool) -> None:
-    slots = set(call.services.settings.values.password_change_required)
-    wanted = slots | {slot} if required else slots - {slot}
-    if wanted != slots:
-        await call.services.settings.change(password_change_required=tuple(sorted(wanted)))
+    def changed(values: Values) -> Values:
+        slots = set(values.password_change_required) - {slot} | ({slot} if required else set())
+        return replace(values, password_change_required=tuple(sorted(slots)))
+
+    await call.services.settings.update(changed)
 
 
 def _manages(call: Call) -> bool:
