@@ -48,6 +48,10 @@ class Board(Protocol):
         """QEMU was found running."""
         ...
 
+    async def before_reset(self) -> None:
+        """The node is about to be reset by us, not by its guest."""
+        ...
+
     def on_qmp_event(self, event: QmpEvent) -> None:
         """QEMU told something."""
         ...
@@ -207,6 +211,8 @@ class NodeControl:
         """Reset a node that is on (after a graceful stop if asked for), start one that is off."""
         if self.power == "On" and not graceful:
             async with self._one_at_a_time:
+                if self.board:
+                    await self.board.before_reset()
                 await self._monitor_command("system_reset")
                 self._tell("reset")
                 return

@@ -57,6 +57,7 @@ class Chassis:
             lambda: self._monitor,
             lambda: self._boot.outdated,
             self.before_reset,
+            self._before_boot,
             self._log,
             events,
         )
@@ -122,6 +123,11 @@ class Chassis:
         """To be called before a reset that is not `power`'s, or it may repeat a boot that was to be once."""
         if self._monitor:
             await self._boot.before_reset(self._monitor)
+
+    async def _before_boot(self) -> None:
+        """A boot from CD waits for a disc that is on its way: provisioning tools do not wait for it themselves."""
+        if self._store.state.boot.target == "Cd":
+            await self._slot.loaded()
 
     def on_power(self, power: Power) -> None:
         """The node's power changed. Also to be told of a node that is found off when placematd starts."""

@@ -57,7 +57,7 @@ class Node(Protocol):
 
 class PowerSwitch:
     """The actions on one node. `outdated` says whether the next boot needs another QEMU (other firmware),
-    `before_reset` is awaited before one.
+    `before_reset` is awaited before one, `before_boot` before anything that brings a boot.
     """
 
     def __init__(
@@ -67,11 +67,13 @@ class PowerSwitch:
         monitor: Callable[[], Monitor | None],
         outdated: Callable[[], bool],
         before_reset: Callable[[], Awaitable[None]],
+        before_boot: Callable[[], Awaitable[None]],
         event_log: EventLog,
         events: Events,
     ) -> None:
         self._name, self._node = name, node
-        self._monitor, self._outdated, self._before_reset = monitor, outdated, before_reset
+        self._monitor, self._outdated = monitor, outdated
+        self._before_reset, self._before_boot = before_reset, before_boot
         self._log, self._events = event_log, events
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -169,12 +171,14 @@ class PowerSwitch:
 
     async def _steps(self, action: PowerAction, cause: RestartCause) -> None:
         if action == "reset" and not self._outdated():
+            await self._before_boot()
             await self._before_reset()
             await self.command("system_reset")  # its event, which uses the cause up, may come after the answer
             return
         if action != "on":
             await self._unplug(action, cause)
         if action != "off":
+            await self._before_boot()
             await self._node.start()
         self.boot_cause = None
 

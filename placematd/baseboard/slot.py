@@ -31,6 +31,8 @@ class VirtualMedia:
     ) -> None:
         self._store, self._identity, self._monitor, self._tell = store, identity, monitor, tell
         self._loading = False
+        self._loaded = asyncio.Event()
+        self._loaded.set()
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -58,6 +60,7 @@ class VirtualMedia:
         if self._stored or self._loading:
             raise WrongState(f"slot {SLOT} has a medium; eject it first")
         self._loading = True
+        self._loaded.clear()
         try:
             if is_url(image):
                 medium = StoredMedia(image=redacted(image), path=str(self._download), downloaded=True)
@@ -73,6 +76,11 @@ class VirtualMedia:
             await asyncio.shield(self._put(medium))  # half inserted is no state to be left in
         finally:
             self._loading = False
+            self._loaded.set()
+
+    async def loaded(self) -> None:
+        """Wait until no image is on its way any more; a download that stalls ends by itself."""
+        await self._loaded.wait()
 
     async def eject(self, slot: str) -> None:
         """Empty the slot, whatever its guest does with it. Raises PlacematError."""

@@ -8,8 +8,10 @@ from .accounts import Accounts
 from .inband import InBand
 from .ipmi.commands import Commands
 from .ipmi.server import IpmiServer
+from .ipmi.sessions import SessionInfo
 from .ipmi.table import Sessions
-from .machine import Machine
+from .logins import Logins
+from .machine import Login, Machine
 from .process import Kind, Part
 
 
@@ -76,14 +78,22 @@ class InBandPart:
             await self._closing
 
 
-async def make_ipmi(machine: Machine, accounts: Accounts, reset: Callable[[], None]) -> Mapping[Kind, Part]:
+async def make_ipmi(
+    machine: Machine, accounts: Accounts, logins: Logins, reset: Callable[[], None]
+) -> Mapping[Kind, Part]:
     """Both parts, which share their commands and sessions; `reset` ends the process."""
 
     async def on_reset(cold: bool) -> None:
         reset()
 
     inventory, limits = await machine.inventory(), await machine.limits()
+
+    def on_open(session: SessionInfo) -> None:
+        host, port = session.remote
+        logins.note(Login(user=session.user, protocol="IPMI", remote=f"{host}:{port}"))
+
     sessions = Sessions()
+    sessions.on_open(on_open)
     commands = Commands(machine, accounts, sessions, on_reset=on_reset)
     await commands.resume()
     server = IpmiServer(machine, accounts, commands.execute, inventory.uuid, sessions=sessions)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from ..errors import PlacematError
 from .accounts import Accounts
+from .logins import Logins
 from .machine import Machine
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Process:
     ) -> None:
         self._machine, self._certificate, self._idle_seconds, self._clock = machine, certificate, idle_seconds, clock
         self._accounts: Accounts | None = None
+        self._logins = Logins(machine)
         self._parts: dict[Kind, Part] = {}
         ipmi = asyncio.Lock()
         self._making: dict[Kind, asyncio.Lock] = {"redfish": asyncio.Lock(), "ipmi": ipmi, "inband": ipmi}
@@ -188,7 +190,7 @@ class Process:
                 else:
                     from .parts import make_ipmi
 
-                    self._parts |= await make_ipmi(self._machine, accounts, self.stop)
+                    self._parts |= await make_ipmi(self._machine, accounts, self._logins, self.stop)
             return self._parts[kind]
 
     async def _make_redfish(self, accounts: Accounts) -> Part:

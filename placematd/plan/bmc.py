@@ -109,6 +109,8 @@ def _service(cluster: Cluster, node: Node, host: Host, settings: Settings) -> Un
             ("Type", "notify"),
             ("ExecStart", (_program(host, settings),)),
             ("Environment", (f"PYTHONPATH={_python_path(host.python)}",)),
+            ("Restart", "on-failure"),  # whoever subscribed to events is served again without sending a packet
+            ("RestartUSec", SECOND),
             ("TimeoutStopUSec", STOP_TIMEOUT_SECONDS * SECOND),
             ("StartLimitIntervalUSec", 0),
             ("SyslogIdentifier", "bmc"),

@@ -116,6 +116,9 @@ def wait_for(box: Box, *patterns: str) -> Iterator[None]:
 
 # -- a start that fails -----------------------------------------------------------------------------------------------
 
+DATA = "/var/lib/placemat"
+VOLUMES = f"{DATA}/f/volumes"
+
 FAULTS: Mapping[str, tuple[dict[str, str], str, str]] = {
     "the bridge's name is taken": (
         {},
@@ -136,8 +139,13 @@ FAULTS: Mapping[str, tuple[dict[str, str], str, str]] = {
     "more memory than there is": ({"memory": "99999G"}, "true", "start node n1: QEMU ended at once: .*memory"),
     "a disk is full": (
         {"more": "volumes: [{kind: raw, name: data, size: 1G}]"},
-        "mount -t tmpfs -o size=4k tmpfs /var/lib/placemat; head -c 4096 /dev/zero > /var/lib/placemat/full",
+        f"mkdir -p {VOLUMES}; mount -t tmpfs -o size=4k tmpfs {VOLUMES}; head -c 4096 /dev/zero > {VOLUMES}/full",
         "make volume n1/data: (?!None).*No space left on device",
+    ),
+    "there is no room for the state of BMCs": (
+        {},
+        f"mount -t tmpfs -o size=4k tmpfs {DATA}; head -c 4096 /dev/zero > {DATA}/full",
+        "certificate of the BMC of node n1: .*No space left on device",
     ),
     "nft is missing": (
         {},
@@ -145,7 +153,10 @@ FAULTS: Mapping[str, tuple[dict[str, str], str, str]] = {
         "run nft: not found in PATH .apt-get install nftables",
     ),
 }
-MENDED = "set +e; ip link delete faults0; ip netns delete faults; umount /var/lib/placemat; umount /usr/sbin/nft; true"
+MENDED = (
+    "set +e; ip link delete faults0; ip netns delete faults; "
+    f"umount {VOLUMES}; umount {DATA}; umount /usr/sbin/nft; true"
+)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -252,7 +263,7 @@ def test_daemon_reload_and_a_restart_of_placematd_change_no_node(box: Box, runni
     qemu = pid(box, NODE)
     box.run(["systemctl", "daemon-reload"])
     assert status(box)["nodes"][0]["power"] == "On"
-    box.sh("mkdir -p /run/placemat/f/bmc; echo 10.98.0.7 > /run/placemat/f/bmc/n1")
+    box.sh("mkdir -p /run/placemat/f/address; echo 10.98.0.7 > /run/placemat/f/address/n1")
     with wait_for(box, "cluster f: node n1: BMC address 10.98.0.7", "cluster f is up"):
         box.run(["kill", "-KILL", pid(box)])
     assert pid(box, NODE) == qemu

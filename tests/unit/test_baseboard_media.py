@@ -12,7 +12,7 @@ import pytest
 from baseboard_node import IDENTITY, FakeNode, new_node, settled
 
 from placematd.baseboard import override
-from placematd.bmc.machine import Media, Progress
+from placematd.bmc.machine import BootOverride, Media, Progress
 from placematd.errors import NotFound, PlacematError, StepError, WrongState
 
 CONTENT = bytes(range(256)) * 4096
@@ -187,6 +187,21 @@ def test_who_stops_listening_cancels_the_download(tmp_path: Path, server: Server
         await loading.aclose()  # type: ignore[attr-defined]
         assert downloads(tmp_path) == []
         await insert(node, server.url("x.iso"))
+
+    run(tmp_path, scenario)
+
+
+def test_a_boot_from_cd_waits_for_its_disc(tmp_path: Path, server: Server) -> None:
+    async def scenario(node: FakeNode) -> None:
+        await node.baseboard.set_boot(BootOverride(enabled="Once", target="Cd"))
+        task = asyncio.create_task(insert(node, server.url("slow.iso")))
+        while not downloads(tmp_path):
+            await asyncio.sleep(0.01)
+        await node.baseboard.power("on")
+        assert node.power == "Off"
+        task.cancel()
+        await settled(node)
+        assert node.power == "On"
 
     run(tmp_path, scenario)
 

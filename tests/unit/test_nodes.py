@@ -39,6 +39,9 @@ class Board:
     async def adopted(self, monitor: QmpClient) -> None:
         self.told.append("adopted")
 
+    async def before_reset(self) -> None:
+        self.told.append("before reset")
+
     def on_qmp_event(self, event: QmpEvent) -> None:
         self.told.append(event.name)
 

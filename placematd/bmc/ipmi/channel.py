@@ -4,10 +4,10 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
-from placematd.bmc.ipmi.request import LAN_CHANNEL, Code, CommandError, Privilege, Reply, Request
-from placematd.bmc.ipmi.sessions import MAX_SESSIONS
-from placematd.bmc.ipmi.suites import SUITES
-from placematd.bmc.ipmi.table import Session, Sessions
+from .request import LAN_CHANNEL, Code, CommandError, Privilege, Reply, Request
+from .sessions import MAX_SESSIONS
+from .suites import SUITES
+from .table import Session, Sessions
 
 NETFN_APP = 0x06
 GET_SYSTEM_GUID, GET_AUTH_CAPABILITIES, GET_CIPHER_SUITES = 0x37, 0x38, 0x54

@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Protocol
 
-from placematd.bmc.accounts import Account
-from placematd.bmc.ipmi.channel import NETFN_APP, is_lan_channel, need
-from placematd.bmc.ipmi.request import LAN_CHANNEL, Caller, Code, CommandError, Privilege, Reply, Request
-from placematd.bmc.ipmi.rmcp import PayloadType
-from placematd.bmc.ipmi.sol import CHARACTERS, HEADER_BYTES, Sol, SolTiming
-from placematd.bmc.ipmi.table import Session, Sessions
-from placematd.bmc.machine import Json, Machine
-from placematd.errors import PlacematError
+from ...errors import PlacematError
+from ..accounts import Account
+from ..machine import Json, Machine
+from .channel import NETFN_APP, is_lan_channel, need
+from .request import LAN_CHANNEL, Caller, Code, CommandError, Privilege, Reply, Request
+from .rmcp import PayloadType
+from .sol import CHARACTERS, HEADER_BYTES, Sol, SolTiming
+from .table import Session, Sessions
 
 SECTION = "sol"
 """Where the settings are kept with the machine."""

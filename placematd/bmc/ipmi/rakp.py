@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from placematd.bmc.accounts import NAME_BYTES, PRIVILEGE_OF, Account
-from placematd.bmc.ipmi.request import Privilege
-from placematd.bmc.ipmi.rmcp import PayloadType
-from placematd.bmc.ipmi.suites import SUITES, Keys, Suite
-from placematd.bmc.ipmi.table import Address, Sessions
+from ..accounts import NAME_BYTES, PRIVILEGE_OF, Account
+from .request import Privilege
+from .rmcp import PayloadType
+from .suites import SUITES, Keys, Suite
+from .table import Address, Sessions
 
 log = logging.getLogger("placematd.bmc.ipmi")
 

@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 from uuid import UUID
 
-from placematd.bmc.accounts import PRIVILEGE_OF, Accounts
-from placematd.bmc.ipmi.channel import (
+from ...errors import PlacematError
+from ..accounts import PRIVILEGE_OF, Accounts
+from ..machine import Machine
+from .channel import (
     ACTIVATE_SESSION,
     CLOSE_SESSION,
     GET_SESSION_CHALLENGE,
@@ -23,11 +25,11 @@ from placematd.bmc.ipmi.channel import (
     ChannelCommands,
     guid_bytes,
 )
-from placematd.bmc.ipmi.limited_log import Warnings
-from placematd.bmc.ipmi.payloads import PayloadCommands
-from placematd.bmc.ipmi.rakp import Handshakes
-from placematd.bmc.ipmi.request import Caller, Code, Execute, Reply, Request
-from placematd.bmc.ipmi.rmcp import (
+from .limited_log import Warnings
+from .payloads import PayloadCommands
+from .rakp import Handshakes
+from .request import Caller, Code, Execute, Reply, Request
+from .rmcp import (
     AUTH_NONE,
     AUTH_RMCP_PLUS,
     CLASS_ASF,
@@ -43,10 +45,8 @@ from placematd.bmc.ipmi.rmcp import (
     pong,
     v15_packet,
 )
-from placematd.bmc.ipmi.sol import Sol
-from placematd.bmc.ipmi.table import QUEUE_LENGTH, Address, Session, Sessions
-from placematd.bmc.machine import Machine
-from placematd.errors import PlacematError
+from .sol import Sol
+from .table import QUEUE_LENGTH, Address, Session, Sessions
 
 log = logging.getLogger("placematd.bmc.ipmi")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from placematd.bmc.ipmi.request import LAN_CHANNEL, Privilege
+from .request import LAN_CHANNEL, Privilege
 
 MAX_SESSIONS = 32
 """How many sessions can be open at once."""

@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from placematd.bmc.ipmi.rmcp import PayloadType
-from placematd.bmc.ipmi.table import Session
-from placematd.bmc.machine import ConsoleStream, Machine
-from placematd.errors import PlacematError
+from ...errors import PlacematError
+from ..machine import ConsoleStream, Machine
+from .rmcp import PayloadType
+from .table import Session
 
 HEADER_BYTES = 4
 CHARACTERS = 240

@@ -6,11 +6,11 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from placematd.bmc.accounts import Account
-from placematd.bmc.ipmi.request import LAN_CHANNEL, Caller, Privilege
-from placematd.bmc.ipmi.rmcp import Packet, packet_head, signed_part
-from placematd.bmc.ipmi.sessions import MAX_SESSIONS, SessionInfo
-from placematd.bmc.ipmi.suites import Keys
+from ..accounts import Account
+from .request import LAN_CHANNEL, Caller, Privilege
+from .rmcp import Packet, packet_head, signed_part
+from .sessions import MAX_SESSIONS, SessionInfo
+from .suites import Keys
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 """A socket address of either family, as the event loop gives and takes it."""
@@ -153,6 +153,7 @@ class Sessions:
         self.clock = clock
         self.last: SessionInfo | None = None
         self._open: dict[int, Session] = {}
+        self._opened: list[Callable[[SessionInfo], None]] = []
         self._closed: list[Callable[[Session], None]] = []
 
     def __len__(self) -> int:
@@ -178,6 +179,10 @@ class Sessions:
     def find(self, session_id: int) -> Session | None:
         """The session itself, a revoked one too."""
         return self._open.get(session_id)
+
+    def on_open(self, callback: Callable[[SessionInfo], None]) -> None:
+        """Hear of every log-in."""
+        self._opened.append(callback)
 
     def on_close(self, callback: Callable[[Session], None]) -> None:
         """Hear of the end of sessions."""
@@ -208,6 +213,8 @@ class Sessions:
         session = Session(session_id, handle, console_id, keys, account, limit, address, self.clock())
         self._open[session_id] = session
         self.last = session.info
+        for callback in self._opened:
+            callback(self.last)
         return session
 
     def close(self, session: Session) -> None:
