@@ -10,8 +10,10 @@ RUFF := $(BIN)/ruff
 RUFF_CONFIG := --config packaging/ruff.toml
 QUICKSTART := examples/quickstart/cluster.yml
 PYTEST := $(BIN)/python -m pytest
+# Many tests wait for processes or timers, so more of them than cores run side by side.
+SIDE_BY_SIDE := --numprocesses 4 --dist loadfile
 
-.PHONY: help packages setup guest run check unit integration e2e test golden install uninstall clean
+.PHONY: help packages setup guest run check unit coverage integration e2e test golden install uninstall clean
 
 help: ## show this help
 	@sed -nE 's/^([a-z0-9-]+):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,15 +35,17 @@ guest: packages ## build the example guest from Debian's packages
 run: setup guest ## bring the quick start up in a sandbox until Ctrl-C (ONCE=1: check it and tear it down)
 	$(BIN)/placemat-cli sandbox --nat -- $(if $(ONCE),env PLACEMAT_CLI=$(BIN)/placemat-cli examples/quickstart/check,$(BIN)/placemat-cli up --attach $(QUICKSTART))
 
-check: $(VENV)/.ready ## format, lint, types, unit tests with branch coverage: no root, under a minute
+check: $(VENV)/.ready ## format, lint, types, unit tests: no root, under a minute
 	$(RUFF) format $(RUFF_CONFIG) --check .
 	$(RUFF) check $(RUFF_CONFIG) --output-format concise .
 	$(BIN)/mypy placematd cli
-	$(BIN)/coverage run --rcfile setup.cfg -m pytest -q tests/unit
-	$(BIN)/coverage report --rcfile setup.cfg
+	$(PYTEST) -q $(SIDE_BY_SIDE) tests/unit
 
-unit: $(VENV)/.ready ## unit tests
+unit: $(VENV)/.ready ## unit tests, one after the other
 	$(PYTEST) tests/unit
+
+coverage: $(VENV)/.ready ## unit tests with branch coverage
+	$(PYTEST) -q $(SIDE_BY_SIDE) --cov --cov-config setup.cfg --cov-report term tests/unit
 
 integration: setup guest ## tests of the adapters against the real thing, in namespaces of their own
 	$(PYTEST) -m "integration and not e2e" tests
