@@ -11,9 +11,9 @@ from ..facts import Host, Python, Settings
 from ..models import Cluster, IPAddress, IPInterface, Node
 from ..names import BmcFiles, bmc_files, bmc_unit, node_paths, slice_unit
 from ..resources import Key, UnitResource
-from ..unit import Property, Unit, Value, command
+from ..unit import Unit, Value, command
 from .apps import SECOND
-from .confinement import MS_REC, STRANGE_SYSTEM_CALLS, hidden
+from .confinement import MS_REC, STRANGE_SYSTEM_CALLS, hardened, hidden
 from .console import journal_fields
 from .network import bmc_network
 
@@ -118,7 +118,12 @@ def _service(cluster: Cluster, node: Node, host: Host, settings: Settings) -> Un
             hidden(settings),
             ("BindReadOnlyPaths", tuple(_python_binds(host.python))),
             ("BindPaths", ((str(paths.machine.parent), MACHINE, False, MS_REC),)),
-            *_without_rights(cluster.name),
+            *hardened(cluster.name),
+            ("DynamicUser", True),
+            ("PrivateDevices", True),
+            ("MemoryDenyWriteExecute", True),
+            ("RestrictAddressFamilies", (True, ("AF_UNIX", "AF_INET", "AF_INET6"))),  # events go to those who subscribe
+            ("SystemCallFilter", (False, (*STRANGE_SYSTEM_CALLS, "@privileged", "@resources"))),
         ),
     )
 
@@ -140,36 +145,3 @@ def _python_binds(python: Python) -> Iterator[Value]:
     yield (str(python.package), f"{LIBRARIES}/placematd", False, MS_REC)
     for number, directory in enumerate(python.libraries):
         yield (str(directory), f"{LIBRARIES}-{number}", False, MS_REC)
-
-
-def _without_rights(cluster: str) -> tuple[Property, ...]:
-    """A user that exists only as long as the process, no capability, and a file system to read."""
-    return (
-        ("Slice", slice_unit(cluster)),
-        ("DynamicUser", True),
-        ("UMask", 0o077),
-        ("NoNewPrivileges", True),
-        ("CapabilityBoundingSet", 0),
-        ("ProtectSystem", "strict"),
-        ("ProtectHome", "tmpfs"),
-        ("PrivateTmp", True),
-        ("PrivateDevices", True),
-        ("ProtectProc", "invisible"),
-        ("ProtectClock", True),
-        ("ProtectControlGroups", True),
-        ("ProtectHostname", True),
-        ("ProtectKernelLogs", True),
-        ("ProtectKernelModules", True),
-        ("ProtectKernelTunables", True),
-        ("LockPersonality", True),
-        ("MemoryDenyWriteExecute", True),
-        ("RestrictAddressFamilies", (True, ("AF_UNIX", "AF_INET", "AF_INET6"))),  # events go to those who subscribe
-        ("RestrictNamespaces", 0),
-        ("RestrictRealtime", True),
-        ("RestrictSUIDSGID", True),
-        ("SystemCallArchitectures", ("native",)),
-        ("SystemCallFilter", (False, (*STRANGE_SYSTEM_CALLS, "@privileged", "@resources"))),
-        ("StandardOutput", "journal"),
-        ("StandardError", "journal"),
-        ("KillMode", "control-group"),
-    )

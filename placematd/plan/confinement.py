@@ -40,12 +40,10 @@ def bind(path: Path) -> Value:
     return (str(path), str(path), False, MS_REC)
 
 
-def unprivileged(cluster: str, capabilities: int = 0) -> tuple[Property, ...]:
-    """For every process of a node: the slice, the user, a file system to read, no capability but these."""
+def hardened(cluster: str, capabilities: int = 0) -> tuple[Property, ...]:
+    """For every process that runs for a node: the slice, a file system to read, no capability but these."""
     return (
         ("Slice", slice_unit(cluster)),
-        ("User", QEMU_USER),
-        ("Group", QEMU_USER),
         ("UMask", 0o077),
         ("NoNewPrivileges", True),
         ("CapabilityBoundingSet", capabilities),
@@ -61,15 +59,24 @@ def unprivileged(cluster: str, capabilities: int = 0) -> tuple[Property, ...]:
         ("ProtectKernelModules", True),
         ("ProtectKernelTunables", True),
         ("LockPersonality", True),
-        ("RestrictAddressFamilies", (True, ("AF_UNIX",))),
         ("RestrictNamespaces", 0),
         ("RestrictRealtime", True),
         ("RestrictSUIDSGID", True),
         ("SystemCallArchitectures", ("native",)),
-        ("SystemCallFilter", (False, STRANGE_SYSTEM_CALLS)),
         ("StandardOutput", "journal"),
         ("StandardError", "journal"),
         ("KillMode", "control-group"),
+    )
+
+
+def unprivileged(cluster: str, capabilities: int = 0) -> tuple[Property, ...]:
+    """For QEMU and what serves it: the user that all nodes share, and no way to a network."""
+    return (
+        *hardened(cluster, capabilities),
+        ("User", QEMU_USER),
+        ("Group", QEMU_USER),
+        ("RestrictAddressFamilies", (True, ("AF_UNIX",))),
+        ("SystemCallFilter", (False, STRANGE_SYSTEM_CALLS)),
     )
 
 
