@@ -52,6 +52,10 @@ class Board(Protocol):
         """The node is about to be reset by us, not by its guest."""
         ...
 
+    def expect_off(self, reason: str) -> None:
+        """The node is about to be switched off; `reason` in words, unless a better one is known."""
+        ...
+
     def on_qmp_event(self, event: QmpEvent) -> None:
         """QEMU told something."""
         ...
@@ -224,6 +228,8 @@ class NodeControl:
         await self.attach()
 
     async def _unplug(self) -> None:
+        if self.board:
+            self.board.expect_off("switched off through placemat")
         await self._end_qemu()
         await self._wait_until_off(STOP_SECONDS, "QEMU did not end")
 

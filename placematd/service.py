@@ -122,6 +122,7 @@ class Service:
         """Take everything of the cluster away; volumes and images stay."""
         self._set_state("stopping", f"stopping cluster {self.settings.cluster}")
         async with self._alone():
+            await self._rack.stop()
             await self._detach_nodes()
             await self._remove_all()
 
@@ -268,12 +269,21 @@ class Service:
         controls = [c for c in self._nodes.values() if c.power != "Off" or c.plan.unit in started]
         if controls:
             self._report_step(f"waiting for the monitors of {', '.join(c.plan.name for c in controls)}")
+        await self._wake_bmcs()
         results = await asyncio.gather(*(control.attach() for control in controls), return_exceptions=True)
         errors = [error for error in results if isinstance(error, BaseException)]
         for error in errors[1:]:
             self.events.publish("error", str(error))
         if errors:
             raise errors[0]
+
+    async def _wake_bmcs(self) -> None:
+        """Have those BMCs run that somebody waits for events of."""
+        for node in self._rack.subscribed():
+            try:
+                await asyncio.to_thread(self._systemd.wake, bmc_unit(self.settings.cluster, node))
+            except StepError as error:
+                self.events.publish("warning", f"node {node}: its BMC tells nobody of events: {error}")
 
     async def _attach_what_runs(self) -> None:
         """Connect to the nodes that a failed reload left running."""
@@ -350,6 +360,7 @@ class Service:
         changes = compare(plan, await self._applier.observe())
         await self._adopt(replace(wanted, plan=plan))
         await self._applier.apply(changes.of(lambda key: concerns_bmcs(key, wanted.cluster)))
+        await self._wake_bmcs()
 
     # -- for the API ----------------------------------------------------------------------------------------------
 

@@ -176,6 +176,10 @@ class Systemd:
         with IGNORE_NOT_LOADED:
             self._run_job(f"stop {name}", name, timeout_seconds, "StopUnit", name, "replace")
 
+    def wake(self, name: str, timeout_seconds: float = JOB_SECONDS) -> None:
+        """Start a unit that is loaded already, such as the service of a socket, and wait until it has started."""
+        self._run_job(f"start {name}", name, timeout_seconds, "StartUnit", name, "replace")
+
     def wait_unloaded(self, name: str, timeout_seconds: float = CALL_SECONDS) -> None:
         """Wait until systemd has forgotten a unit, so that its name is free. Raises TimedOut."""
 

@@ -139,6 +139,17 @@ class Chassis:
                 self._went_off()
                 self._commit_soon()
 
+    async def cluster_stops(self) -> None:
+        """The node is about to be taken away with its cluster: that is no unexpected power off."""
+        if self._hours.counting:
+            self.expect_off("the cluster was stopped")
+            self._went_off()
+            await self._store.commit()
+
+    def expect_off(self, reason: str) -> None:
+        """The node is about to go off because somebody wants it; `reason` in words."""
+        self._switch.off_reason = self._switch.off_reason or reason
+
     async def close(self) -> None:
         """Let go: the node is removed, or placematd leaves. What is remembered stays."""
         self._timer.close()

@@ -55,6 +55,10 @@ class Rack:
         """The address of a node's BMC; None where it has none yet."""
         return self.boards[node].identity.limits.address or None if node in self.boards else None
 
+    def subscribed(self) -> list[str]:
+        """The nodes whose BMC has to tell somebody of events, and so must not wait for a first packet."""
+        return [name for name in self.boards if self._stores[name].section("redfish").get("subscriptions")]
+
     # -- for planning -------------------------------------------------------------------------------------------------
 
     async def learn(self, cluster: Cluster, on: Collection[str]) -> Learned:
@@ -96,6 +100,14 @@ class Rack:
                 renewed.add(node.name)
             await self._put_in(controls[node.name], self._identity(wanted, node, addresses.get(node.name)))
         return renewed
+
+    async def stop(self) -> None:
+        """The nodes are about to be taken away."""
+        for board in self.boards.values():
+            try:
+                await board.cluster_stops()
+            except StepError as error:
+                self._events.publish("warning", str(error))
 
     async def close(self) -> None:
         """Let go of all nodes; what is remembered stays."""

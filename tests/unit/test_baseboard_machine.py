@@ -245,6 +245,27 @@ def test_power_actions_and_what_they_leave_in_the_log(tmp_path: Path) -> None:
     assert len(run(tmp_path, scenario).boots) == 1
 
 
+def test_the_log_says_who_switched_it_off(tmp_path: Path) -> None:
+    async def scenario(node: FakeNode) -> None:
+        board = node.baseboard
+        for reason in ("switched off through placemat", ""):
+            await board.power("on")
+            if reason:
+                board.expect_off(reason)
+            node.turn("Off")
+        await board.power("on")
+        await board.cluster_stops()
+        await board.cluster_stops()
+        node.turn("Off")
+        assert [entry.message for entry in await board.sel() if entry.message.startswith("Power off")] == [
+            "Power off (switched off through placemat)",
+            "Power off (unexpected, or while placematd was away)",
+            "Power off (the cluster was stopped)",
+        ]
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.parametrize("action", ["reset", "soft-reset", "nmi"])
 def test_what_needs_power_is_refused_without(tmp_path: Path, action: PowerAction) -> None:
     async def scenario(node: FakeNode) -> None:

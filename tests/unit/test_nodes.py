@@ -42,6 +42,9 @@ class Board:
     async def before_reset(self) -> None:
         self.told.append("before reset")
 
+    def expect_off(self, reason: str) -> None:
+        self.told.append(reason)
+
     def on_qmp_event(self, event: QmpEvent) -> None:
         self.told.append(event.name)
 
@@ -216,6 +219,7 @@ def test_stop_ends_qemu_and_a_second_stop_does_nothing(tmp_path: Path) -> None:
     machine = run(tmp_path, scenario)
     assert machine.told.count(f"node {NODE.name}: power Off") == 1
     assert "system_powerdown" not in machine.commands
+    assert machine.board.told == ["On", "prepare", "switched off through placemat", "Off"]
 
 
 def test_a_graceful_stop_presses_the_power_button_and_waits(tmp_path: Path) -> None:
@@ -248,6 +252,7 @@ def test_restart_resets_a_node_that_is_on_and_starts_one_that_is_off(tmp_path: P
     machine = run(tmp_path, scenario)
     assert machine.starts == 2
     assert machine.commands.count("system_reset") == 1
+    assert machine.board.told.count("before reset") == 1
     assert machine.commands.count("system_powerdown") == 1
 
 
