@@ -64,3 +64,10 @@ def follow(popen: Popen, *matches: str) -> Iterator[Follower]:
         process.wait(30)
         if process.stdout:
             process.stdout.close()
+
+
+def cursor(run: Callable[..., "subprocess.CompletedProcess[str]"]) -> str:
+    """An argument for `follow`: what the journal gets from now on."""
+    run(["journalctl", "--sync"])
+    shown = run(["journalctl", "--quiet", "--show-cursor", "--lines=0"]).stdout
+    return "--after-cursor=" + str(shown).split("cursor: ")[-1].strip()
