@@ -89,8 +89,8 @@ async def make_ipmi(
     inventory, limits = await machine.inventory(), await machine.limits()
 
     def on_open(session: SessionInfo) -> None:
-        host, port = session.remote
-        logins.note(Login(user=session.user, protocol="IPMI", remote=f"{host}:{port}"))
+        host, _ = session.remote
+        logins.note(Login(user=session.user, protocol="IPMI", remote=host))
 
     sessions = Sessions()
     sessions.on_open(on_open)
