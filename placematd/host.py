@@ -30,7 +30,7 @@ WORLD = ("192.0.0.10", "2000::1")
 LARGEST_ETHERNET_MTU = 9216
 """Above this an uplink is no Ethernet but a tunnel to a process (pasta: 65520), and says nothing about the world."""
 
-BMC_LIBRARIES = ("tornado", "cryptography", "pyghmi", "sdnotify")
+BMC_LIBRARIES = ("tornado", "cryptography")
 """What the process of a BMC imports."""
 
 OVMF_PAIRS = (

@@ -36,7 +36,6 @@ HOMES = {
     "pyroute2": "network",
     "tornado": "__main__ api api_handler api_v2 bmc console guest relay service",
     "sdnotify": "__main__ service",
-    "pyghmi": "bmc",
     "cryptography": "bmc baseboard",
 }
 """Libraries, and the modules (or packages) of placematd that may import them."""
