@@ -15,6 +15,7 @@ from .bmc_address import address_problem
 from .chardev import Chardev
 from .errors import PlacematError
 from .models import Cluster, IPAddress
+from .pace import Allowance, Complaints
 
 LINE_BYTES = 256
 READ_BYTES = 4096
@@ -22,9 +23,6 @@ BURST_LINES = 10
 LINES_PER_SECOND = 1.0
 PAUSE_SECONDS = 1.0
 """How long a guest that sends too much is not read: what it writes then waits in the guest."""
-
-REPORT_SECONDS = 60.0
-"""How often, at most, the same misbehaviour is reported."""
 
 log = logging.getLogger("placematd")
 
@@ -63,24 +61,6 @@ class Lines:
         yield None
 
 
-class Allowance:
-    """A token bucket: `burst` at once, `per_second` in the long run; the clock counts seconds."""
-
-    def __init__(self, burst: float, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._burst, self._per_second, self._clock = burst, per_second, clock
-        self._left, self._then = burst, clock()
-
-    def take(self) -> bool:
-        """Whether one more is allowed now."""
-        now = self._clock()
-        self._left = min(self._burst, self._left + (now - self._then) * self._per_second)
-        self._then = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
 class GuestChannel:
     """The host end of a node's /dev/virtio-ports/placemat; `on_line` is called in the event loop with each line.
 
@@ -95,11 +75,10 @@ class GuestChannel:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path, self._on_line = path, on_line
-        self._report_to, self._clock = report or self._log, clock
+        self._report = Complaints(report or self._log, clock)
         self._chardev = Chardev(path, self._on_data, lambda reason: None, READ_BYTES)
         self._lines = Lines()
         self._allowance = Allowance(BURST_LINES, LINES_PER_SECOND, clock)
-        self._reported: dict[str, float] = {}
 
     def attach(self) -> None:
         """QEMU runs: connect, in the background, unless connected."""
@@ -122,12 +101,6 @@ class GuestChannel:
                 flooded = True
         if flooded or self._lines.skipping:
             await asyncio.sleep(PAUSE_SECONDS)
-
-    def _report(self, problem: str) -> None:
-        now = self._clock()
-        if now - self._reported.get(problem, -REPORT_SECONDS) >= REPORT_SECONDS:
-            self._reported[problem] = now
-            self._report_to(problem)
 
     def _log(self, problem: str) -> None:
         log.warning("%s: %s", self._path, problem)

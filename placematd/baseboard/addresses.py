@@ -11,8 +11,9 @@ from pathlib import Path
 from ..atomic import replacing
 from ..errors import PlacematError
 from ..events import Events
-from ..guest import Allowance, check_address, parse_address
+from ..guest import check_address, parse_address
 from ..models import Cluster
+from ..pace import Allowance
 
 REFUSALS_AT_ONCE = 5
 REFUSALS_PER_SECOND = 1 / 60

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..bmc.ipmi.vm import Control, ControlCode, Decoder, Fault, Message
 from ..chardev import Chardev
-from ..guest import Allowance
+from ..pace import Allowance, Complaints
 
 READ_BYTES = 512
 """What is read from QEMU at once: a request mostly comes alone, as one piece."""
@@ -30,8 +30,6 @@ REPLY_SECONDS = 30.0
 
 ATTEMPTS = 3
 """How many processes are asked, where one after the other ends without having read the request."""
-
-REPORT_SECONDS = 60.0
 
 NOT_READY = 0xD2
 """Completion code "BMC initialization in progress" (IPMI 2.0 table 5-2): what QEMU says as well without a BMC."""
@@ -136,7 +134,7 @@ class InBandRelay:
         reply_seconds: float = REPLY_SECONDS,
     ) -> None:
         self._qemu_path, self._bmc_path, self._reply_seconds = qemu_path, bmc_path, reply_seconds
-        self._report_to, self._clock = report or self._log, clock
+        self._report = Complaints(report or self._log, clock)
         self._chardev = Chardev(qemu_path, self._on_data, self._on_end, READ_BYTES)
         self._allowance = Allowance(BURST_PIECES, PIECES_PER_SECOND, clock)
         self._decoder = Decoder()
@@ -145,7 +143,6 @@ class InBandRelay:
         self._wake = asyncio.Event()
         self._bmc: BmcConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._reported: dict[str, float] = {}
 
     def attach(self) -> None:
         """QEMU runs: connect, in the background, unless connected."""
@@ -221,12 +218,6 @@ class InBandRelay:
             for control in self._hello.values():
                 self._bmc.tell(control)
         return self._bmc
-
-    def _report(self, problem: str) -> None:
-        now = self._clock()
-        if now - self._reported.get(problem, -REPORT_SECONDS) >= REPORT_SECONDS:
-            self._reported[problem] = now
-            self._report_to(problem)
 
     def _log(self, problem: str) -> None:
         log.warning("%s: %s", self._qemu_path, problem)

@@ -18,7 +18,7 @@ from .. import __version__
 from ..bmc.machine import ConsoleStream, Machine, Watchdog
 from ..bmc.wire import CONSOLE, EVENTS, INSERT_MEDIA, INTERFACE, METHODS, Method, encode
 from ..errors import WrongState
-from ..guest import Allowance
+from ..pace import Allowance
 from ..varlink import Interface, InvalidParameter, Object, Server, Session
 from ..varlink import Method as Answer
 

@@ -24,8 +24,6 @@ SET_GLOBAL_ENABLES = (0x06, 0x2E)
 READ_BYTES = 4096
 """What is read at once, and half of what waits in memory while a request is executed."""
 
-REPORT_SECONDS = 60.0
-
 CLOSE_SECONDS = 5.0
 """How long the end waits for requests that were begun."""
 
@@ -48,7 +46,7 @@ class InBand:
         self._connections: set[asyncio.Task[None]] = set()
         self._requests = 0
         self._closing = False
-        self._reported = -REPORT_SECONDS
+        self._report = Complaints(lambda problem: log.warning("system interface: %s", problem), clock)
         self.last_activity = clock()
         """When the guest last asked something or was answered, by `clock`."""
 
@@ -141,12 +139,6 @@ class InBand:
         return await self._execute(
             Request(netfn=message.netfn, command=message.command, data=message.data, lun=message.lun, caller=CALLER)
         )
-
-    def _report(self, problem: str) -> None:
-        """Log what went wrong, at most once a minute: the guest decides how often it does."""
-        if self._clock() - self._reported >= REPORT_SECONDS:
-            self._reported = self._clock()
-            log.warning("system interface: %s", problem)
 
 
 def _encode(message: Message, reply: Reply, can_interrupt: bool) -> bytes:

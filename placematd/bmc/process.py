@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from ..errors import PlacematError
+from ..pace import Complaints
 from .accounts import Accounts
 from .logins import Logins
 from .machine import Machine
@@ -29,7 +30,6 @@ FINISH_SECONDS = 5.0
 """How long what is under way may take to end when the process is told to."""
 
 RETRY_SECONDS = 1.0
-REPORT_SECONDS = 60.0
 
 Kind = Literal["ipmi", "redfish", "inband"]
 
@@ -105,7 +105,7 @@ class Process:
         self._waiting: set[socket.socket] = set()
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
-        self._reported = -REPORT_SECONDS
+        self._complain = Complaints(lambda problem: log.warning("%s", problem), clock)
 
     def stop(self) -> None:
         """End: also how a reset of the BMC is done, for the next packet starts a new one."""
@@ -176,9 +176,7 @@ class Process:
             try:
                 return await ask()
             except PlacematError as error:
-                if self._clock() - self._reported >= REPORT_SECONDS:
-                    self._reported = self._clock()
-                    log.warning("not served yet: %s", error)
+                self._complain(f"not served yet: {error}")
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _part(self, kind: Kind) -> Part:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from fakes.machine import LIMITS, FakeMachine
 
-from placematd.bmc.inband import READ_BYTES, REPORT_SECONDS, InBand
+from placematd.bmc.inband import READ_BYTES, InBand
 from placematd.bmc.ipmi.request import SYSTEM_INTERFACE, Caller, Code, Execute, Privilege, Reply, Request
 from placematd.bmc.ipmi.vm import REPLY_DATA_BYTES, Control, ControlCode, Decoder, Message
 from placematd.bmc.machine import Limits
 from placematd.errors import PlacematError
+from placematd.pace import REPORT_SECONDS
 
 HELLO = bytes.fromhex("ff01a1083fa1")
 MUTE_HELLO = bytes.fromhex("ff01a1083ba1")

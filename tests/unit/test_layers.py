@@ -21,7 +21,7 @@ LAYERS = {
     # deciding
     2: "plan qemu reconcile forward render render_unit ruleset",
     # doing
-    3: "adapter atomic bus chardev events firewall forwards host image journal network passage qmp run sysctl "
+    3: "adapter atomic bus chardev events firewall forwards host image journal network pace passage qmp run sysctl "
     "systemd udp_relay unit_log units varlink volume",
     # serving
     4: "__init__ __main__ adapters api api_bmc api_handler api_v2 apply baseboard bmc console firewall_watch guest "
