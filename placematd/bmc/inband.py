@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..errors import PlacematError
+from ..pace import Complaints
 from .ipmi.request import SYSTEM_INTERFACE, Caller, Code, Execute, Privilege, Reply, Request
 from .ipmi.vm import CAN_INTERRUPT, REPLY_DATA_BYTES, Control, ControlCode, Decoder, Fault, Message
 from .machine import Machine
