@@ -216,11 +216,12 @@ def test_rubbish_is_ignored_and_seldom_reported(tmp_path: Path, caplog: pytest.L
             for _ in range(2):
                 bmc.writer.write(b"\xa0\xa1\xaa\xa0" * 100 + b"x" * 5000 + b"\xa0")
                 assert await bmc.ask(DEVICE_ID) == [DEVICE_ID.reply(0)]
-            assert len(caplog.records) == 1
+            said = [record.getMessage() for record in caplog.records]
+            assert len(said) == len(set(said)) > 0, "each kind once"
             bmc.now = REPORT_SECONDS
             bmc.writer.write(b"\xa0")
             assert await bmc.ask(DEVICE_ID) == [DEVICE_ID.reply(0)]
-            assert len(caplog.records) == 2
+            assert len(caplog.records) == len(said) + 1
 
     run(main)
 
