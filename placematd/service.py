@@ -8,7 +8,6 @@ does not know: a new service finds what the old one made by its marks and adopts
 
 import asyncio
 import logging
-import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -21,18 +20,19 @@ from .apply import Applier
 from .baseboard.rack import Rack, concerns_bmcs
 from .baseboard.reports import Reports
 from .console import ConsoleHub
-from .errors import InvalidCluster, NotFound, PlacematError, StepError, WrongState
+from .errors import InvalidCluster, PlacematError, StepError, WrongState
 from .events import Events
 from .facts import Settings
 from .firewall_watch import FirewallWatch, mend
+from .fleet import Fleet, units_of
 from .forwards import Forwards
 from .host import forward_chains
 from .models import Cluster
-from .names import bmc_unit, node_unit, service_unit, slice_unit
-from .nodes import NodeControl, unit_state
-from .plan import NodePlan, Plan
+from .names import bmc_unit, service_unit, slice_unit
+from .nodes import NodeControl
+from .plan import Plan
 from .reconcile import Changes, compare
-from .resources import Kind, UnitResource
+from .resources import Kind
 from .status import Json, changes_json, failed_units, namespace_json, networks_json, node_json, summary
 from .storage import Storage, kept_for_starting, volumes_of
 from .systemd import Systemd, UnitState
@@ -59,21 +59,17 @@ class Service:
         self._adapters = adapters
         self._applier = Applier(settings.cluster, adapters, self._report_step)
         self._wanted: Wanted | None = None
-        self._nodes: dict[str, NodeControl] = {}
         self._failed: set[str] = set()
         self._settling: asyncio.TimerHandle | None = None
+        self.fleet = Fleet(settings, systemd, adapters["unit"], events, self._guest_line)
         self._rack = Rack(settings, events)
-        self.bmcs = Reports(settings, self._rack, lambda: self._require().cluster, self._unit_states)
+        self.bmcs = Reports(settings, self._rack, lambda: self._require().cluster, self.fleet.states)
         self._storage = Storage(settings, adapters["volume"])
         self.forwards = Forwards(settings.cluster, systemd)
         self._changing = asyncio.Lock()
         self._reloading: asyncio.Task[None] | None = None
         self._firewall = FirewallWatch(self._mend_firewall)
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def _unit_prefix(self) -> str:
-        return slice_unit(self.settings.cluster).removesuffix(".slice") + "-"
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -82,12 +78,12 @@ class Service:
         async with self._changing:
             wanted = await self._read()
             self._watch_units(asyncio.get_running_loop())
-            off = await self._units_off()
+            off = await self.fleet.off_units()
             changes = compare(wanted.plan, await self._applier.observe(), adopt=True, off=off)
             await self._check_kept(wanted, changes)
             try:
                 await self._adopt(wanted)
-                await self._applier.apply(changes, lambda: self._attach_nodes(wanted, changes))
+                await self._applier.apply(changes, lambda: self._attach_nodes(changes))
             except BaseException:
                 await self._detach_nodes()
                 await self._remove_remains()
@@ -103,7 +99,7 @@ class Service:
     async def _remove_remains(self) -> None:
         """Of a cluster that did not come up and of which nothing runs: what an earlier placematd left half-made."""
         with suppress(StepError):  # it follows an error that tells more
-            if not await self._unit_states():
+            if not await self.fleet.states():
                 await self._remove_all()
 
     async def _remove_all(self) -> None:
@@ -145,7 +141,7 @@ class Service:
         async with self._changing:
             self._check_up("it can be reloaded")
             wanted = await self._read()
-            changes = compare(wanted.plan, await self._applier.observe(), off=await self._units_off())
+            changes = compare(wanted.plan, await self._applier.observe(), off=await self.fleet.off_units())
             if dry_run:
                 return changes_json(changes)
             await self._check_kept(wanted, changes)
@@ -167,15 +163,12 @@ class Service:
 
     async def _reconcile(self, wanted: Wanted, changes: Changes) -> None:
         touched = {change.key.name for change in (*changes.remove, *changes.create)}
-        for control in list(self._nodes.values()):
-            if control.plan.unit in touched:
-                await control.close()
-                del self._nodes[control.plan.name]
+        await self.fleet.drop(touched)
         try:
             await self._adopt(wanted)
-            await self._applier.apply(changes, lambda: self._attach_nodes(wanted, changes))
+            await self._applier.apply(changes, lambda: self._attach_nodes(changes))
         except PlacematError:
-            await self._attach_what_runs()
+            await self.fleet.attach_what_runs()
             raise
         parts = (changes.remove, changes.create)
         gone, made = ({change.key.name for change in part if change.key.kind == "netns"} for part in parts)
@@ -194,88 +187,49 @@ class Service:
             self.events.publish("warning", warning.text)
         if cluster.nodes:
             self.events.publish("state", f"acceleration: {host.accelerator_reason}")
-        learned = await self._rack.learn(cluster, await self._nodes_on(cluster))
+        learned = await self._rack.learn(cluster, await self.fleet.on(cluster))
         return Wanted(cluster, warnings, host, planning.plan(cluster, host, self.settings, learned))
 
-    async def _nodes_on(self, cluster: Cluster) -> set[str]:
-        states = await self._unit_states()
-        return {node.name for node in cluster.nodes if states.get(node_unit(cluster.name, node.name)) == "running"}
-
-    async def _units_off(self) -> set[str]:
-        """Units of nodes that were powered off."""
-        return {name for name, state in (await self._unit_states()).items() if state == "exited"}
-
     async def _adopt(self, wanted: Wanted) -> None:
-        """Have a control and a baseboard for each node of the plan, in its order, keeping those that are there."""
+        """Have a control and a baseboard for each node of the plan, keeping those that are there."""
         self._wanted = wanted
-        self._nodes = {node.name: self._nodes.get(node.name) or self._control(node) for node in wanted.plan.nodes}
-        await self._refresh_all()  # whoever asks a BMC from now on is told whether its node is on
-        renewed = {bmc_unit(wanted.cluster.name, name) for name in await self._rack.fit(wanted, self._nodes)}
-        for unit in renewed.intersection(await self._unit_states() if renewed else ()):
+        self.fleet.fit(wanted.plan.nodes, self._start_node)
+        await self._refresh()  # whoever asks a BMC from now on is told whether its node is on
+        renewed = {bmc_unit(wanted.cluster.name, name) for name in await self._rack.fit(wanted, self.fleet.controls)}
+        for unit in renewed.intersection(await self.fleet.states() if renewed else ()):
             await asyncio.to_thread(self._systemd.stop, unit)  # the next packet starts one that reads what is new
 
-    def _control(self, node: NodePlan) -> NodeControl:
-        async def start_units() -> None:
-            async with self._changing:
-                self._check_up("nodes can be switched")
-                if self._nodes.get(node.name) is not control:
-                    raise WrongState(f"node {node.name} was changed by a reload meanwhile; try again")
-                await self._start_units(node)
+    async def _start_node(self, control: NodeControl) -> None:
+        """Have the units of a node run, which is to be powered on."""
+        name = control.plan.name
+        async with self._changing:
+            self._check_up("nodes can be switched")
+            if self.fleet.controls.get(name) is not control:
+                raise WrongState(f"node {name} was changed by a reload meanwhile; try again")
+            await self._choose_firmware(control)
+            plan = self._require().plan
+            await asyncio.to_thread(self._storage.make, volumes_of(plan, f"Node {name}"))
+            await self.fleet.start(control, plan)
+            await self._refresh()
 
-        async def end_qemu() -> None:
-            await asyncio.to_thread(self._systemd.kill, node.unit, signal.SIGTERM)
-
-        control = NodeControl(node, self.events, start_units, end_qemu, self._guest_line)
-        return control
-
-    async def _start_units(self, node: NodePlan) -> None:
-        """Start those units of a node that do not run."""
-        await self._choose_firmware(node)
-        await asyncio.to_thread(self._storage.make, volumes_of(self._require().plan, f"Node {node.name}"))
-        states = await self._unit_states()
-        units = self._adapters["unit"]
-        for resource in self._units_of(node):
-            state = states.get(resource.unit.name, "inactive")
-            if state in ("exited", "failed"):
-                await asyncio.to_thread(units.remove, resource.mark(self.settings.cluster))
-            if state in ("exited", "failed", "inactive"):
-                await asyncio.to_thread(units.create, resource, self.settings.cluster)
-        await self._refresh_all()
-
-    async def _choose_firmware(self, node: NodePlan) -> None:
+    async def _choose_firmware(self, control: NodeControl) -> None:
         """Plan a node that is about to start anew: its firmware may have been changed through its BMC."""
-        wanted, before = self._require(), self._units_of(node)
-        learned = self._rack.learned(wanted.cluster, await self._nodes_on(wanted.cluster) - {node.name})
+        wanted, name = self._require(), control.plan.name
+        before = units_of(wanted.plan, name)
+        learned = self._rack.learned(wanted.cluster, await self.fleet.on(wanted.cluster) - {name})
         plan = planning.plan(wanted.cluster, wanted.host, self.settings, learned)
         self._wanted = replace(wanted, plan=plan)
-        self._nodes[node.name].plan = plan.node(node.name)
-        after = {unit.key for unit in self._units_of(node)}
+        control.plan = plan.node(name)
+        after = {unit.key for unit in units_of(plan, name)}
         for unit in before:
             if unit.key not in after:
                 await asyncio.to_thread(self._adapters["unit"].remove, unit.mark(self.settings.cluster))
 
-    def _units_of(self, node: NodePlan) -> list[UnitResource]:
-        """The units of a node in the order they start: console, TPM, QEMU."""
-        resources = self._require().plan.resources
-        return [unit for unit in resources if isinstance(unit, UnitResource) and unit.owner == f"Node {node.name}"]
-
-    async def _attach_nodes(self, wanted: Wanted, changes: Changes) -> None:
+    async def _attach_nodes(self, changes: Changes) -> None:
         """Connect to every node that is on; those that were just started must answer."""
-        await self._refresh_all()
-        started = {change.key.name for change in changes.create}
-        for control in self._nodes.values():
-            if control.board and control.power == "Off":
-                control.board.on_power("Off")
-        controls = [c for c in self._nodes.values() if c.power != "Off" or c.plan.unit in started]
-        if controls:
-            self._report_step(f"waiting for the monitors of {', '.join(c.plan.name for c in controls)}")
+        await self._refresh()
         await self._wake_bmcs()
-        results = await asyncio.gather(*(control.attach() for control in controls), return_exceptions=True)
-        errors = [error for error in results if isinstance(error, BaseException)]
-        for error in errors[1:]:
-            self.events.publish("error", str(error))
-        if errors:
-            raise errors[0]
+        await self.fleet.attach({change.key.name for change in changes.create}, self._report_step)
 
     async def _wake_bmcs(self) -> None:
         """Have those BMCs run that somebody waits for events of."""
@@ -285,17 +239,12 @@ class Service:
             except StepError as error:
                 self.events.publish("warning", f"node {node}: its BMC tells nobody of events: {error}")
 
-    async def _attach_what_runs(self) -> None:
-        """Connect to the nodes that a failed reload left running."""
-        await self._refresh_all()
-        running = [control for control in self._nodes.values() if control.power == "On"]
-        for result in await asyncio.gather(*(control.attach() for control in running), return_exceptions=True):
-            if isinstance(result, BaseException):
-                self.events.publish("error", str(result))
-
     async def _detach_nodes(self) -> None:
         await self._rack.close()
-        await asyncio.gather(*(control.detach() for control in self._nodes.values()))
+        await self.fleet.detach()
+
+    async def _refresh(self) -> None:
+        self._failed = set(failed_units(await self.fleet.refresh()))
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -307,11 +256,9 @@ class Service:
 
     def _unit_event(self, state: UnitState) -> None:
         """A unit changed (called in the loop): tell its node, and soon whether the cluster still works."""
-        if not state.name.startswith(self._unit_prefix):
+        if not self.fleet.owns(state.name):
             return
-        for control in self._nodes.values():
-            if control.plan.unit == state.name:
-                self._spawn(control.unit_changed(unit_state(state)))
+        self._spawn(self.fleet.follow(state))
         if not self._settling:  # an app that systemd starts again is "failed" for a moment
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, lambda: self._spawn(self._look()))
 
@@ -319,7 +266,7 @@ class Service:
         """See which units failed, and say so."""
         self._settling = None
         with suppress(StepError):  # systemd is away; when it is back, all units are told anew
-            self._failed = set(failed_units(await self._unit_states()))
+            self._failed = set(failed_units(await self.fleet.states()))
             if self.state in UP:
                 self._settle()
 
@@ -340,7 +287,7 @@ class Service:
 
     def _guest_line(self, node: str, line: bytes) -> None:
         """A line that a guest wrote to /dev/virtio-ports/placemat: the address of its BMC."""
-        if node in self._nodes and self._rack.addresses.hear(self._require().cluster, node, line):
+        if node in self.fleet.controls and self._rack.addresses.hear(self._require().cluster, node, line):
             self._spawn(self._move_bmcs())
 
     async def _move_bmcs(self) -> None:
@@ -355,7 +302,7 @@ class Service:
                 self.events.publish("error", f"the addresses of BMCs: {error}")
 
     async def _follow(self, wanted: Wanted) -> None:
-        learned = self._rack.learned(wanted.cluster, await self._nodes_on(wanted.cluster))
+        learned = self._rack.learned(wanted.cluster, await self.fleet.on(wanted.cluster))
         plan = planning.plan(wanted.cluster, wanted.host, self.settings, learned)
         changes = compare(plan, await self._applier.observe())
         await self._adopt(replace(wanted, plan=plan))
@@ -367,7 +314,7 @@ class Service:
     async def cluster_status(self) -> Json:
         """See `api`."""
         wanted = self._wanted
-        states = await self._unit_states()
+        states = await self.fleet.states()
         cluster = wanted.cluster if wanted else Cluster(name=self.settings.cluster)
         degraded = self.state == "running" and any(failed_units(states))
         return {
@@ -385,16 +332,16 @@ class Service:
 
     async def node_statuses(self) -> list[Json]:
         """See `api`."""
-        states = await self._unit_states()
-        return [self._node_json(control, states) for control in self._nodes.values()]
+        states = await self.fleet.states()
+        return [self._node_json(control, states) for control in self.fleet.controls.values()]
 
     async def node_status(self, name: str) -> Json:
         """See `api`."""
-        return self._node_json(self._control_of(name), await self._unit_states())
+        return self._node_json(self.fleet.control(name), await self.fleet.states())
 
     async def node_action(self, name: str, action: str, request: PowerRequest) -> Json:
         """See `api`."""
-        control = self._control_of(name)
+        control = self.fleet.control(name)
         self._check_up("nodes can be switched")
         try:
             if action == "start":
@@ -416,7 +363,7 @@ class Service:
         """See `api`."""
         async with self._changing:
             self._check_up("volumes can be reset")
-            control = self._nodes.get(node)
+            control = self.fleet.controls.get(node)
             if control and control.power != "Off":
                 raise WrongState(f"node {node} is {control.power}: stop it first (placemat-cli node stop {node})")
             done = await asyncio.to_thread(self._storage.reset, self._require().plan, node, volume)
@@ -425,11 +372,11 @@ class Service:
 
     def console(self, name: str) -> ConsoleHub:
         """See `api`."""
-        return self._control_of(name).console
+        return self.fleet.control(name).console
 
     def summary(self) -> str:
         """One line: what is up."""
-        return summary(self._require().cluster, self._nodes.values())
+        return summary(self._require().cluster, self.fleet.controls.values())
 
     def fail(self, error: BaseException) -> None:
         """Note why the cluster is not up, for status and journal; a file's mistakes get a line each."""
@@ -454,27 +401,10 @@ class Service:
         unit = states.get(control.plan.unit, "inactive")
         return node_json(control, unit, self._rack.address(control.plan.name))
 
-    def _control_of(self, name: str) -> NodeControl:
-        try:
-            return self._nodes[name]
-        except KeyError:
-            known = ", ".join(self._nodes) or "none"
-            raise NotFound(f"no node {name} in cluster {self.settings.cluster} (nodes: {known})") from None
-
     def _require(self) -> Wanted:
         if self._wanted is None:
             raise WrongState(f"cluster {self.settings.cluster} is {self.state}")
         return self._wanted
-
-    async def _unit_states(self) -> dict[str, str]:
-        states = await asyncio.to_thread(self._systemd.unit_states, self._unit_prefix + "*")
-        return {state.name: unit_state(state) for state in states}
-
-    async def _refresh_all(self) -> None:
-        states = await self._unit_states()
-        self._failed = set(failed_units(states))
-        for control in list(self._nodes.values()):
-            await control.unit_changed(states.get(control.plan.unit, "inactive"))
 
     async def _check_kept(self, wanted: Wanted, changes: Changes) -> None:
         """Tell what differs and stays; raises StepError where a node that starts could not use a volume of its."""
