@@ -66,8 +66,14 @@ def follow(popen: Popen, *matches: str) -> Iterator[Follower]:
             process.stdout.close()
 
 
-def cursor(run: Callable[..., "subprocess.CompletedProcess[str]"]) -> str:
-    """An argument for `follow`: what the journal gets from now on."""
+@contextmanager
+def follow_on(
+    run: Callable[..., "subprocess.CompletedProcess[str]"], popen: Popen, *matches: str
+) -> Iterator[Follower]:
+    """Follow the journal from now on; `matches` as journalctl(1) takes them."""
     run(["journalctl", "--sync"])
-    shown = run(["journalctl", "--quiet", "--show-cursor", "--lines=0"]).stdout
-    return "--after-cursor=" + str(shown).split("cursor: ")[-1].strip()
+    # The cursor of a line that matches: after one that does not, journalctl of systemd 252 skips the first that does.
+    shown = str(run(["journalctl", "--quiet", "--show-cursor", "--lines=0", *matches]).stdout)
+    found = re.search(r"^-- cursor: (\S+)$", shown, re.MULTILINE)
+    with follow(popen, *([f"--after-cursor={found[1]}"] if found else []), *matches) as follower:
+        yield follower
