@@ -33,6 +33,7 @@ class Node(TypedDict):
     cpu: int
     memory: str
     uefi: bool
+    secure_boot: bool
     tpm: bool
     smbios: Smbios
     accelerator: str

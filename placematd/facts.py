@@ -26,6 +26,8 @@ class Ovmf(NamedTuple):
 
     code: Path
     vars: Path
+    secure_vars: Path | None = None
+    """The template with keys, which has this code enforce Secure Boot; None where it has none."""
 
 
 class HostChain(NamedTuple):
@@ -56,6 +58,7 @@ class FirmwareChoice(NamedTuple):
 
     uefi: bool
     tpm: bool
+    secure_boot: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,15 @@ OVMF_PAIRS = (
     ("edk2-ovmf/x64/OVMF_CODE.fd", "edk2-ovmf/x64/OVMF_VARS.fd"),  # Arch before
     ("qemu/ovmf-x86_64-code.bin", "qemu/ovmf-x86_64-vars.bin"),  # openSUSE
 )
-"""Firmware without Secure Boot below /usr/share, best first. Code and variables of one pair have one layout, of 2 or
-4 MiB, and must not be mixed."""
+"""Firmware without SMM below /usr/share, best first. Code and variables of one pair have one layout, of 2 or 4 MiB, and
+must not be mixed."""
+
+SECURE_VARS = {
+    "OVMF/OVMF_CODE_4M.fd": "OVMF/OVMF_VARS_4M.ms.fd",
+    "OVMF/OVMF_CODE.fd": "OVMF/OVMF_VARS.ms.fd",
+}
+"""Variables with Microsoft's keys for code that enforces Secure Boot without SMM, which QEMU's i440fx machine lacks: "so
+it is less secure" (README.Debian of package ovmf)."""
 
 
 def observe_host(settings: Settings, cluster: Cluster, root: Path = Path("/")) -> Host:
@@ -116,8 +123,11 @@ def needed_tools(cluster: Cluster) -> Iterator[str]:
 def find_ovmf(root: Path = Path("/")) -> Ovmf | None:
     """The first pair of UEFI firmware that is complete."""
     share = root / "usr/share"
-    pairs = (Ovmf(share / code, share / variables) for code, variables in OVMF_PAIRS)
-    return next((pair for pair in pairs if pair.code.exists() and pair.vars.exists()), None)
+    for code, variables in OVMF_PAIRS:
+        if (share / code).exists() and (share / variables).exists():
+            secure = share / SECURE_VARS[code] if code in SECURE_VARS else None
+            return Ovmf(share / code, share / variables, secure if secure and secure.exists() else None)
+    return None
 
 
 # -- acceleration -----------------------------------------------------------------------------------------------------

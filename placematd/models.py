@@ -377,6 +377,10 @@ class Node:
         default=0,
     )
     uefi: bool = doc("Boot with UEFI firmware instead of a BIOS.", default=False)
+    secure_boot: bool = doc(
+        "Start signed boot loaders only: UEFI Secure Boot with Microsoft's keys, in a variable store of its own.",
+        default=False,
+    )
     tpm: bool = doc("Give the node a TPM 2.0.", default=False)
     smbios: Smbios = doc("System information that the guest sees.", default=Smbios())
     bmc: NodeBmc = doc("The node's BMC.", default=NodeBmc())

@@ -156,7 +156,7 @@ class VolumeFile(Resource):
     state  a private directory of `user`'s for the state of the TPM
 
     `format` is what QEMU is told and always what the file is: qcow2, or for `raw` the one asked for, or raw for `vars`.
-    Names that no volume of a cluster file can have: NODE/@efivars (vars) and NODE/@tpm (state).
+    Names that no volume of a cluster file can have: NODE/@efivars and NODE/@efivars-secure (vars), NODE/@tpm (state).
     """
 
     form: Literal["copy", "cow", "raw", "seed", "vars", "directory", "state"]

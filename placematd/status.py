@@ -27,6 +27,7 @@ def node_json(control: NodeControl, unit_state: str, bmc_address: str | None) ->
         "cpu": plan.cpus,
         "memory": plan.memory,
         "uefi": plan.uefi,
+        "secure_boot": plan.secure_boot,
         "tpm": plan.tpm,
         "smbios": {
             "manufacturer": plan.smbios.manufacturer,

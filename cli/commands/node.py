@@ -70,7 +70,7 @@ def details(node: Node) -> list[tuple[str, str]]:
         ("unit", f"{node['unit']} {node['unit_state']}" + (f" (process {pid})" if pid else "")),
         ("cpu", f"{node['cpu']} ({node['accelerator']})"),
         ("memory", node["memory"]),
-        ("firmware", ("UEFI" if node["uefi"] else "BIOS") + (", TPM 2.0" if node["tpm"] else "")),
+        ("firmware", firmware(node)),
         ("smbios", " ".join(part for part in (smbios["manufacturer"], smbios["product"]) if part)),
         ("serial", smbios["serial"]),
         ("interfaces", "\n".join(f"{nic['network']}  {nic['mac']}  {nic['tap']}" for nic in node["interfaces"])),
@@ -79,6 +79,12 @@ def details(node: Node) -> list[tuple[str, str]]:
         ("console", node["console"]),
     ]
     return [(name, value or "-") for name, value in rows]
+
+
+def firmware(node: Node) -> str:
+    """The firmware in words, and what comes with it."""
+    parts = {"UEFI" if node["uefi"] else "BIOS": True, "Secure Boot": node["secure_boot"], "TPM 2.0": node["tpm"]}
+    return ", ".join(part for part, there in parts.items() if there)
 
 
 @app.command("enter")

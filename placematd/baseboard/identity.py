@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
-from ..bmc.machine import BootMode, Disk, Firmware, Inventory, Limits, Nic
+from ..bmc.machine import BootMode, Disk, Firmware, FirmwareOffer, Inventory, Limits, Nic
 from ..facts import Accelerator, Host, Settings
 from ..models import Cluster, Node, Smp
 from ..plan import NodePlan
@@ -39,11 +39,10 @@ class Identity:
     """What the cluster file and the host say about a node; it changes when the cluster is reloaded."""
 
     inventory: Inventory
-    """Without disks; boot mode and TPM are those of the cluster file."""
+    """Without disks; boot mode, Secure Boot and TPM are those of the cluster file."""
     disks: tuple[DiskFile, ...]
     devices: BootDevices
-    boot_modes: tuple[BootMode, ...]
-    """Those that this host has firmware for."""
+    offer: FirmwareOffer
     tpm_possible: bool
     limits: Limits
     media_folder: Path | None = None
@@ -52,7 +51,8 @@ class Identity:
     @property
     def firmware(self) -> Firmware:
         """The firmware settings of the cluster file."""
-        return Firmware(boot_mode=self.inventory.boot_mode, tpm=self.inventory.tpm)
+        own = self.inventory
+        return Firmware(boot_mode=own.boot_mode, tpm=own.tpm, secure_boot=own.secure_boot)
 
     async def disks_now(self) -> tuple[Disk, ...]:
         """The disks with their sizes."""
@@ -98,6 +98,7 @@ def identity(
             cpu_threads=threads,
             memory_mib=memory_bytes(node.memory) >> 20,
             tpm=node.tpm,
+            secure_boot=node.secure_boot,
             nics=nics,
         ),
         disks=disks,
@@ -106,11 +107,18 @@ def identity(
             disks=tuple(disk_id(index) for index in range(len(disks))),
             cds=(CD,),
         ),
-        boot_modes=("Legacy", "UEFI") if host.ovmf else ("Legacy",),
+        offer=offer(host),
         tpm_possible=host.swtpm.exists() if tpm_possible is None else tpm_possible,
         limits=limits,
         media_folder=media_folder,
     )
+
+
+def offer(host: Host) -> FirmwareOffer:
+    """What a host has firmware for; QEMU brings its BIOS."""
+    if not host.ovmf:
+        return FirmwareOffer(boot_modes=("Legacy",))
+    return FirmwareOffer(boot_modes=("Legacy", "UEFI"), secure_boot=host.ovmf.secure_vars is not None)
 
 
 def topology(smp: Smp) -> tuple[int, int, int]:

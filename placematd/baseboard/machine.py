@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..bmc.machine import (
-    BootMode,
     BootOverride,
     ConsoleStream,
     Firmware,
+    FirmwareOffer,
     Health,
     Inventory,
     Json,
@@ -78,6 +78,7 @@ class Baseboard(Chassis):
             self.identity.inventory,
             boot_mode=firmware.boot_mode,
             tpm=firmware.tpm,
+            secure_boot=firmware.secure_boot,
             bios_version=await asyncio.to_thread(bios_version, firmware.boot_mode),
             disks=await self.identity.disks_now(),
         )
@@ -136,9 +137,9 @@ class Baseboard(Chassis):
         self._timer.set(watchdog)
         await self._store.commit()
 
-    async def firmware(self) -> tuple[Firmware, Firmware, Sequence[BootMode]]:
+    async def firmware(self) -> tuple[Firmware, Firmware, FirmwareOffer]:
         """See `Machine`."""
-        return self._boot.in_force, self._boot.settings, self.identity.boot_modes
+        return self._boot.in_force, self._boot.settings, self.identity.offer
 
     async def set_firmware(self, firmware: Firmware) -> None:
         """See `Machine`; the settings of a machine that is off are in force at once."""

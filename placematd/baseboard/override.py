@@ -54,8 +54,7 @@ class BootControl:
     def wanted(self) -> Firmware:
         """What a QEMU that is started now must have: the settings, but the mode of an override that counts."""
         override = self._store.state.boot
-        mode = override.mode if override.enabled != "Disabled" else None
-        return replace(self.settings, boot_mode=mode) if mode in self._identity().boot_modes and mode else self.settings
+        return overridden(self.settings, override) if self._possible(override) else self.settings
 
     @property
     def running(self) -> Firmware:
@@ -100,16 +99,23 @@ class BootControl:
 
     def _check(self, override: BootOverride) -> None:
         identity = self._identity()
-        if override.mode and override.mode not in identity.boot_modes:
+        if not self._possible(override):
             raise WrongState(f"this host has no {override.mode} firmware")
         if override.target != "None" and not identity.devices.of(override.target):
             raise WrongState(f"node {identity.inventory.node} has no device for boot target {override.target}")
 
+    def _possible(self, override: BootOverride) -> bool:
+        return override.mode is None or override.mode in self._identity().offer.boot_modes
+
     async def set_firmware(self, firmware: Firmware, on: bool) -> None:
         """Change the settings, from the next start on. Raises WrongState where the host lacks what it takes."""
         identity = self._identity()
-        if firmware.boot_mode not in identity.boot_modes:
+        if firmware.boot_mode not in identity.offer.boot_modes:
             raise WrongState(f"this host has no {firmware.boot_mode} firmware (apt-get install ovmf)")
+        if firmware.secure_boot and firmware.boot_mode != "UEFI":
+            raise WrongState("Secure Boot needs the boot mode UEFI")
+        if firmware.secure_boot and not identity.offer.secure_boot:
+            raise WrongState("this host has no UEFI variables with keys for Secure Boot (apt-get install ovmf)")
         if firmware.tpm and not identity.tpm_possible:
             raise WrongState("this host has no software TPM (apt-get install swtpm)")
         if on:
@@ -223,6 +229,13 @@ class BootControl:
         if override.enabled == "Once":
             self._store.change(boot=BootOverride())
             self._tell("boot", "None")
+
+
+def overridden(settings: Firmware, override: BootOverride) -> Firmware:
+    """Settings with the mode of an override that counts; a BIOS knows nothing of Secure Boot."""
+    mode = override.mode if override.enabled != "Disabled" else None
+    mode = mode or settings.boot_mode
+    return replace(settings, boot_mode=mode, secure_boot=settings.secure_boot and mode == "UEFI")
 
 
 def _boot_event(override: BootOverride) -> tuple[int, str]:

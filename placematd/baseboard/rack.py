@@ -7,7 +7,6 @@ import asyncio
 import os
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from ..bmc.machine import Firmware, Limits
@@ -26,6 +25,7 @@ from .addresses import BmcAddresses
 from .certificates import certify
 from .identity import Identity, identity
 from .machine import Baseboard
+from .override import overridden
 from .seed import credentials_directory, seed
 from .serve import MachineSocket
 from .store import State, Store
@@ -79,7 +79,7 @@ class Rack:
         for node in nodes_with_bmc(cluster):
             state = self._stores[node.name].state
             choice = state.running if node.name in on and state.running else firmware_of_next_start(state, node)
-            firmware[node.name] = FirmwareChoice(uefi=choice.boot_mode == "UEFI", tpm=choice.tpm)
+            firmware[node.name] = firmware_choice(choice)
         return Learned(addresses=dict(self.addresses.of), firmware=firmware)
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -179,12 +179,15 @@ def nodes_with_bmc(cluster: Cluster) -> tuple[Node, ...]:
     return cluster.nodes if any(network.type == "bmc" for network in cluster.networks) else ()
 
 
+def firmware_choice(firmware: Firmware) -> FirmwareChoice:
+    """The same for planning."""
+    return FirmwareChoice(uefi=firmware.boot_mode == "UEFI", tpm=firmware.tpm, secure_boot=firmware.secure_boot)
+
+
 def firmware_of_next_start(state: State, node: Node) -> Firmware:
     """What a node's next QEMU has to have: an override's mode goes before the settings, these before the file."""
-    own = Firmware(boot_mode="UEFI" if node.uefi else "Legacy", tpm=node.tpm)
-    settings = state.pending or state.chosen or own
-    mode = state.boot.mode if state.boot.enabled != "Disabled" else None
-    return replace(settings, boot_mode=mode or settings.boot_mode)
+    own = Firmware(boot_mode="UEFI" if node.uefi else "Legacy", tpm=node.tpm, secure_boot=node.secure_boot)
+    return overridden(state.pending or state.chosen or own, state.boot)
 
 
 def concerns_bmcs(key: Key, cluster: Cluster) -> bool:

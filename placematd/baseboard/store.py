@@ -249,7 +249,7 @@ def _firmware(value: Mapping[str, Any] | None) -> Firmware | None:
         return None
     firmware = _record(Firmware, value)
     _one_of(BootMode, firmware.boot_mode)
-    return replace(firmware, tpm=bool(firmware.tpm))
+    return replace(firmware, tpm=bool(firmware.tpm), secure_boot=bool(firmware.secure_boot))
 
 
 def _entry(value: list[Any]) -> SelEntry:

@@ -76,6 +76,8 @@ class Inventory:
     cpu_threads: int
     memory_mib: int
     tpm: bool
+    secure_boot: bool = False
+    """Whether that firmware starts signed programs only."""
     nics: Sequence[Nic] = ()
     disks: Sequence[Disk] = ()
 
@@ -86,6 +88,17 @@ class Firmware:
 
     boot_mode: BootMode
     tpm: bool
+    secure_boot: bool = False
+    """Never with the boot mode Legacy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirmwareOffer:
+    """What this host has firmware for."""
+
+    boot_modes: Sequence[BootMode]
+    secure_boot: bool = False
+    """Whether its UEFI firmware can do Secure Boot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,8 +265,8 @@ class Machine(Protocol):
         """Set, start, restart (`present` equal to `initial`) or stop the watchdog."""
         ...
 
-    async def firmware(self) -> tuple[Firmware, Firmware, Sequence[BootMode]]:
-        """Settings in force, settings from the next start on, and the boot modes that this host can offer."""
+    async def firmware(self) -> tuple[Firmware, Firmware, FirmwareOffer]:
+        """Settings in force, settings from the next start on, and what this host can offer."""
         ...
 
     async def set_firmware(self, firmware: Firmware) -> None:

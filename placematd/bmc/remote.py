@@ -15,9 +15,9 @@ from ..errors import PlacematError, StepError, TimedOut
 from ..varlink import Client, Gone, Object
 from . import wire
 from .machine import (
-    BootMode,
     BootOverride,
     Firmware,
+    FirmwareOffer,
     Health,
     Inventory,
     Json,
@@ -141,7 +141,7 @@ class RemoteMachine:
         """Set the watchdog."""
         await self._call(wire.SET_WATCHDOG, watchdog=watchdog)
 
-    async def firmware(self) -> tuple[Firmware, Firmware, Sequence[BootMode]]:
+    async def firmware(self) -> tuple[Firmware, Firmware, FirmwareOffer]:
         """Settings in force, settings from the next start on, boot modes offered."""
         return await self._call(wire.FIRMWARE)
 

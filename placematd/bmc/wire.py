@@ -20,6 +20,7 @@ from ..varlink import InvalidParameter, Object
 from .machine import (
     BootOverride,
     Firmware,
+    FirmwareOffer,
     Health,
     Inventory,
     Json,
@@ -208,8 +209,8 @@ ADD_SEL: Method[int] = Method("AddSel", Machine.add_sel, "record_id")
 CLEAR_SEL: Method[None] = Method("ClearSel", Machine.clear_sel)
 WATCHDOG: Method[Watchdog] = Method("GetWatchdog", Machine.watchdog, "watchdog")
 SET_WATCHDOG: Method[None] = Method("SetWatchdog", Machine.set_watchdog)
-FIRMWARE: Method[tuple[Firmware, Firmware, Sequence[Any]]] = Method(
-    "GetFirmware", Machine.firmware, "current", "next", "boot_modes"
+FIRMWARE: Method[tuple[Firmware, Firmware, FirmwareOffer]] = Method(
+    "GetFirmware", Machine.firmware, "current", "next", "offer"
 )
 SET_FIRMWARE: Method[None] = Method("SetFirmware", Machine.set_firmware)
 LIMITS: Method[Limits] = Method("GetLimits", Machine.limits, "limits")

@@ -82,6 +82,8 @@ def chosen(cluster: Cluster, learned: Learned) -> Cluster:
 
     def with_choice(node: Node) -> Node:
         choice = learned.firmware.get(node.name)
-        return replace(node, uefi=choice.uefi, tpm=choice.tpm) if choice else node
+        if not choice:
+            return node
+        return replace(node, uefi=choice.uefi, secure_boot=choice.secure_boot, tpm=choice.tpm)
 
     return replace(cluster, nodes=tuple(map(with_choice, cluster.nodes)))

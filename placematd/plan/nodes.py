@@ -58,6 +58,7 @@ class NodePlan:
     cpus: int
     memory: str
     uefi: bool
+    secure_boot: bool
     tpm: bool
     ipmi: bool
     """Whether its guest sees its BMC."""
@@ -80,6 +81,7 @@ def node_plan(cluster: Cluster, node: Node, host: Host, settings: Settings) -> N
         cpus=qemu.cpu_counts(node.topology)[0],
         memory=node.memory or qemu.DEFAULT_MEMORY,
         uefi=node.uefi,
+        secure_boot=node.secure_boot,
         tpm=node.tpm,
         ipmi=speaks_ipmi(cluster, node),
         smbios=_smbios(node),

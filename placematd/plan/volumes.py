@@ -113,14 +113,19 @@ def volume_file(cluster: Cluster, node: Node, volume: Volume, host: Host, settin
 
 
 def efivars(cluster: Cluster, node: Node, host: Host, settings: Settings) -> VolumeFile:
-    """The UEFI variables of a node, which outlive its power cycles."""
+    """The UEFI variables of a node, which outlive its power cycles.
+
+    With Secure Boot they are a store of their own, whose template has the keys: to switch it on and off leaves either
+    store with its boot entries as they were.
+    """
+    name = "efivars-secure" if node.secure_boot else "efivars"
     return VolumeFile(
-        name=f"{node.name}/@efivars",
+        name=f"{node.name}/@{name}",
         owner=_owner(node),
         form="vars",
-        path=_directory(cluster, node, settings) / "efivars.fd",
+        path=_directory(cluster, node, settings) / f"{name}.fd",
         user=QEMU_USER,
-        base=firmware(host, node).vars,
+        base=_secure_vars(host, node) if node.secure_boot else firmware(host, node).vars,
         format="raw",
     )
 
@@ -136,6 +141,14 @@ def firmware(host: Host, node: Node) -> Ovmf:
     if not host.ovmf:
         raise PlacematError(f"{_owner(node)}: uefi needs OVMF firmware, and this host has none (apt-get install ovmf)")
     return host.ovmf
+
+
+def _secure_vars(host: Host, node: Node) -> Path:
+    ovmf = firmware(host, node)
+    if not ovmf.secure_vars:
+        what = f"secure-boot needs a template of UEFI variables with keys beside {ovmf.vars}, and this host has none"
+        raise PlacematError(f"{_owner(node)}: {what} (OVMF_VARS_4M.ms.fd of Debian's and Ubuntu's package ovmf)")
+    return ovmf.secure_vars
 
 
 def _directory(cluster: Cluster, node: Node, settings: Settings, device_class: str = "") -> Path:

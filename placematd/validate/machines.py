@@ -34,6 +34,7 @@ def check(cluster: Cluster) -> Iterator[Mistake]:
         yield from _cpus(node)
         yield from _numa(node)
         yield from _memory(node)
+        yield from _firmware(node)
         yield from _pci(node)
         yield from _volumes(node)
     for image in cluster.images:
@@ -115,6 +116,12 @@ def _numa(node: Node) -> Iterator[Mistake]:
 def _memory(node: Node) -> Iterator[Mistake]:
     if re.fullmatch("[0.]+[A-Za-z]?", node.memory):
         yield At(node).error("memory", "memory: expected more than 0", "leave the key out for QEMU's default, 128 MiB")
+
+
+def _firmware(node: Node) -> Iterator[Mistake]:
+    at = At(node)
+    if at.readable("uefi", "secure_boot") and node.secure_boot and not node.uefi:
+        yield at.error("secure_boot", "secure-boot: only UEFI firmware has it", "write uefi: true too")
 
 
 def _pci(node: Node) -> Iterator[Mistake]:

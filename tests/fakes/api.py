@@ -30,6 +30,7 @@ def node(name: str, power: str = "On", **fields: object) -> dict[str, object]:
         "cpu": 2,
         "memory": "2G",
         "uefi": False,
+        "secure_boot": False,
         "tpm": True,
         "smbios": {"manufacturer": "cybozu", "product": "mk2", "serial": "1234abcd"},
         "accelerator": "tcg",

@@ -25,6 +25,7 @@ from placematd.bmc.machine import (
     BootTarget,
     Disk,
     Firmware,
+    FirmwareOffer,
     Health,
     Inventory,
     Json,
@@ -115,6 +116,7 @@ class FakeMachine:
         inventory: Inventory = INVENTORY,
         limits: Limits = LIMITS,
         modes: Sequence[BootMode] = ("Legacy", "UEFI"),
+        secure_boot: bool = True,
         soft_seconds: float | None = 0.02,
         media_seconds: float = 0.0,
         echo: bool = True,
@@ -131,8 +133,12 @@ class FakeMachine:
         self.failure: PlacematError | None = None
         """Raised by every call while it is set."""
         self.echo, self.soft_seconds, self.media_seconds = echo, soft_seconds, media_seconds
-        self._inventory, self._limits, self._modes = inventory, limits, tuple(modes)
-        self._firmware = self._next = Firmware(boot_mode=inventory.boot_mode, tpm=inventory.tpm)
+        self._inventory, self._limits = inventory, limits
+        self._offer = FirmwareOffer(boot_modes=tuple(modes), secure_boot=secure_boot and "UEFI" in modes)
+        self._firmware = self._next = Firmware(
+            boot_mode=inventory.boot_mode, tpm=inventory.tpm, secure_boot=inventory.secure_boot
+        )
+        self._running = self._firmware
         self._state: PowerState = power
         self._since = time.monotonic()
         self._on_seconds = 0.0
@@ -207,6 +213,9 @@ class FakeMachine:
         override = self._boot
         target: BootTarget = override.target if override.enabled != "Disabled" else "None"
         mode = (override.mode if override.enabled != "Disabled" else None) or self._firmware.boot_mode
+        self._running = replace(
+            self._firmware, boot_mode=mode, secure_boot=self._firmware.secure_boot and mode == "UEFI"
+        )
         self.starts.append((target, mode))
         self._log(BOOT_INITIATED, BOOT_SENSOR, bytes((0 if cold else 1, 0xFF, 0xFF)), "System boot initiated")
         if override.enabled == "Once":
@@ -242,7 +251,8 @@ class FakeMachine:
 
     async def inventory(self) -> Inventory:
         self._check()
-        return replace(self._inventory, boot_mode=self._firmware.boot_mode, tpm=self._firmware.tpm)
+        seen = self._firmware if self._state == "Off" else self._running
+        return replace(self._inventory, boot_mode=seen.boot_mode, tpm=seen.tpm, secure_boot=seen.secure_boot)
 
     async def health(self) -> Health:
         self._check()
@@ -295,7 +305,7 @@ class FakeMachine:
 
     async def set_boot(self, override: BootOverride) -> None:
         self._did("set_boot", override)
-        if override.mode and override.mode not in self._modes:
+        if override.mode and override.mode not in self._offer.boot_modes:
             raise WrongState(f"this host has no {override.mode} firmware")
         self._boot = override
         self.tell("boot", override.target)
@@ -348,14 +358,16 @@ class FakeMachine:
         if expired.action == "cycle" or (expired.action == "reset" and self._state != "Off"):
             self._start("watchdog")
 
-    async def firmware(self) -> tuple[Firmware, Firmware, Sequence[BootMode]]:
+    async def firmware(self) -> tuple[Firmware, Firmware, FirmwareOffer]:
         self._check()
-        return self._firmware, self._next, self._modes
+        return self._firmware, self._next, self._offer
 
     async def set_firmware(self, firmware: Firmware) -> None:
         self._did("set_firmware", firmware)
-        if firmware.boot_mode not in self._modes:
+        if firmware.boot_mode not in self._offer.boot_modes:
             raise WrongState(f"this host has no {firmware.boot_mode} firmware")
+        if firmware.secure_boot and not (self._offer.secure_boot and firmware.boot_mode == "UEFI"):
+            raise WrongState("no Secure Boot with this firmware")
         self._next = firmware
         if self._state == "Off":
             self._firmware = firmware

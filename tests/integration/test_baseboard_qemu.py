@@ -19,7 +19,7 @@ import pytest
 from placematd.baseboard.boot import BootDevices
 from placematd.baseboard.identity import TCG_CPU, DiskFile, Identity, bios_version
 from placematd.baseboard.machine import Baseboard
-from placematd.bmc.machine import BootOverride, Disk, Firmware, Inventory, Limits
+from placematd.bmc.machine import BootOverride, Disk, Firmware, FirmwareOffer, Inventory, Limits
 from placematd.console import ConsoleHub
 from placematd.errors import StepError
 from placematd.events import Events
@@ -181,7 +181,7 @@ def identity(disk: Path) -> Identity:
         inventory=inventory,
         disks=(DiskFile(Disk(name="root", device="virtio-blk", capacity_bytes=0, format="raw"), disk),),
         devices=BootDevices(nics=("nic0",), disks=("disk0",), cds=("cd0",)),
-        boot_modes=("Legacy", "UEFI"),
+        offer=FirmwareOffer(boot_modes=("Legacy", "UEFI")),
         tpm_possible=False,
         limits=Limits(),
         media_folder=disk.parent,

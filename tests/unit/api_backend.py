@@ -31,6 +31,7 @@ NODE = {
     "cpu": 6,
     "memory": "2G",
     "uefi": False,
+    "secure_boot": False,
     "tpm": True,
     "smbios": {"manufacturer": "cybozu", "product": "mk2", "serial": "1234abcd"},
     "uuid": "00000000-0000-0000-0000-000000000001",

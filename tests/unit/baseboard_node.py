@@ -9,7 +9,7 @@ from uuid import UUID
 from placematd.baseboard.boot import BootDevices
 from placematd.baseboard.identity import Identity
 from placematd.baseboard.machine import Baseboard
-from placematd.bmc.machine import Firmware, Inventory, Limits, MachineEvent
+from placematd.bmc.machine import Firmware, FirmwareOffer, Inventory, Limits, MachineEvent
 from placematd.console import ConsoleHub
 from placematd.errors import StepError
 from placematd.events import Events
@@ -36,7 +36,7 @@ IDENTITY = Identity(
     inventory=INVENTORY,
     disks=(),
     devices=BootDevices(nics=("nic0", "nic1"), disks=("disk0",), cds=("cd0",)),
-    boot_modes=("Legacy", "UEFI"),
+    offer=FirmwareOffer(boot_modes=("Legacy", "UEFI"), secure_boot=True),
     tpm_possible=True,
     limits=Limits(address="172.16.1.2"),
 )

@@ -17,7 +17,7 @@ from placematd.models import (
     RawVolume,
 )
 
-OVMF = Ovmf(code=Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), vars=Path("/usr/share/OVMF/OVMF_VARS_4M.fd"))
+OVMF = Ovmf(*(Path(f"/usr/share/OVMF/OVMF_{part}.fd") for part in ("CODE_4M", "VARS_4M", "VARS_4M.ms")))
 HOST = Host(accelerator="kvm", accelerator_reason="/dev/kvm works", ovmf=OVMF)
 SETTINGS = Settings(cluster="dc")
 

@@ -9,7 +9,7 @@ from baseboard_node import new_node, settled
 from fakes.machine import FakeMachine
 
 from placematd.baseboard import override
-from placematd.bmc.machine import BootOverride, Firmware, Machine, PowerAction, Watchdog
+from placematd.bmc.machine import BootOverride, Firmware, FirmwareOffer, Machine, PowerAction, Watchdog
 from placematd.errors import NotFound, PlacematError, WrongState
 
 Scenario = Callable[[Machine], Awaitable[None]]
@@ -114,16 +114,21 @@ def test_watchdog(run: Callable[[Scenario], None]) -> None:
 
 
 def test_firmware(run: Callable[[Scenario], None]) -> None:
-    new = Firmware(boot_mode="UEFI", tpm=False)
+    new = Firmware(boot_mode="UEFI", tpm=False, secure_boot=True)
 
     async def scenario(machine: Machine) -> None:
         await machine.power("on")
         old = (await machine.firmware())[0]
         await machine.set_firmware(new)
-        assert await machine.firmware() == (old, new, ("Legacy", "UEFI"))
+        assert await machine.firmware() == (
+            old,
+            new,
+            FirmwareOffer(boot_modes=("Legacy", "UEFI"), secure_boot=True),
+        )
         await machine.power("cycle")
         assert (await machine.firmware())[:2] == (new, new)
-        assert (await machine.inventory()).boot_mode == "UEFI"
+        inventory = await machine.inventory()
+        assert (inventory.boot_mode, inventory.secure_boot) == ("UEFI", True)
         await machine.power("off")
         await machine.set_firmware(old)
         assert (await machine.firmware())[:2] == (old, old)

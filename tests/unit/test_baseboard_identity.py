@@ -8,12 +8,12 @@ from pathlib import Path
 from shutil import which
 
 import pytest
-from samples import CLUSTER, HOST, SETTINGS, WORKER
+from samples import CLUSTER, HOST, OVMF, SETTINGS, WORKER
 
 from placematd.baseboard import health
 from placematd.baseboard.health import Readings
-from placematd.baseboard.identity import Identity, bios_version, capacity, cpu_model, identity, topology
-from placematd.bmc.machine import Firmware, Limits
+from placematd.baseboard.identity import Identity, bios_version, capacity, cpu_model, identity, offer, topology
+from placematd.bmc.machine import Firmware, FirmwareOffer, Limits
 from placematd.models import Smbios, Smp
 from placematd.plan import plan
 
@@ -41,6 +41,8 @@ def test_what_the_guest_sees_is_what_the_bmc_tells() -> None:
     assert all(f"mac={nic.mac}" in words for nic in found.nics)
     assert found.memory_mib == 1024
     assert identify(node).firmware == Firmware(boot_mode="Legacy", tpm=True)
+    secure = replace(node, uefi=True, secure_boot=True)
+    assert identify(secure).firmware == Firmware(boot_mode="UEFI", tpm=True, secure_boot=True)
 
 
 def test_devices_and_disks_are_those_of_qemu() -> None:
@@ -49,7 +51,12 @@ def test_devices_and_disks_are_those_of_qemu() -> None:
     assert found.devices.disks == ("disk0", "disk1")
     assert all(f"id={device}" in words for device in found.devices.all)
     assert all(str(item.path) in words for item in found.disks)
-    assert found.boot_modes == ("Legacy", "UEFI")
+    assert found.offer == FirmwareOffer(boot_modes=("Legacy", "UEFI"), secure_boot=True)
+
+
+def test_firmware_that_other_hosts_have() -> None:
+    assert offer(replace(HOST, ovmf=None)) == FirmwareOffer(boot_modes=("Legacy",))
+    assert offer(replace(HOST, ovmf=OVMF._replace(secure_vars=None))) == FirmwareOffer(boot_modes=("Legacy", "UEFI"))
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from baseboard_node import IDENTITY, FakeNode, new_node, settled
 
 from placematd.baseboard import override, power
 from placematd.bmc import sensors
-from placematd.bmc.machine import BootOverride, Firmware, Machine, PowerAction, Watchdog
+from placematd.bmc.machine import BootOverride, Firmware, FirmwareOffer, Machine, PowerAction, Watchdog
 from placematd.bmc.sensors import Sensor
 from placematd.errors import PlacematError, StepError, WrongState
 
 PXE = ("nic0", "nic1", "disk0", "cd0")
 OWN = ("disk0", "cd0", "nic0", "nic1")
 LEGACY, UEFI = Firmware(boot_mode="Legacy", tpm=False), Firmware(boot_mode="UEFI", tpm=False)
+SECURE = Firmware(boot_mode="UEFI", tpm=False, secure_boot=True)
 
 
 @pytest.fixture(autouse=True)
@@ -181,13 +182,21 @@ def test_an_override_that_qemu_refuses_does_not_count(tmp_path: Path) -> None:
 def test_what_the_node_cannot_boot_from_is_refused(tmp_path: Path) -> None:
     async def scenario(node: FakeNode) -> None:
         board = node.baseboard
-        board.identity = replace(IDENTITY, boot_modes=("Legacy",), devices=replace(IDENTITY.devices, nics=()))
+        board.identity = replace(
+            IDENTITY, offer=FirmwareOffer(boot_modes=("Legacy",)), devices=replace(IDENTITY.devices, nics=())
+        )
         with pytest.raises(WrongState, match="no UEFI firmware"):
             await board.set_boot(BootOverride(enabled="Once", target="Hdd", mode="UEFI"))
         with pytest.raises(WrongState, match="no device for boot target Pxe"):
             await board.set_boot(BootOverride(enabled="Once", target="Pxe"))
         with pytest.raises(WrongState, match="no UEFI firmware"):
             await board.set_firmware(UEFI)
+        with pytest.raises(WrongState, match="needs the boot mode UEFI"):
+            await board.set_firmware(replace(LEGACY, secure_boot=True))
+        board.identity = replace(IDENTITY, offer=FirmwareOffer(boot_modes=("Legacy", "UEFI")))
+        with pytest.raises(WrongState, match="no UEFI variables with keys for Secure Boot"):
+            await board.set_firmware(SECURE)
+        assert (await board.firmware())[:2] == (LEGACY, LEGACY)
 
     run(tmp_path, scenario)
 
@@ -435,6 +444,28 @@ def test_a_watchdog_whose_clock_was_set_is_sane(tmp_path: Path, ends: float, exp
         await after.baseboard.close()
 
     asyncio.run(scenario())
+
+
+def test_a_boot_with_a_bios_is_one_without_secure_boot(tmp_path: Path) -> None:
+    async def scenario(node: FakeNode) -> None:
+        board = node.baseboard
+        await board.set_firmware(SECURE)
+        await board.power("on")
+        await board.set_boot(BootOverride(enabled="Once", target="Hdd", mode="Legacy"))
+        for seen in (LEGACY, SECURE):
+            await board.power("reset")
+            await settled(node)
+            inventory = await board.inventory()
+            assert (inventory.boot_mode, inventory.secure_boot) == (seen.boot_mode, seen.secure_boot)
+            assert (await board.firmware())[:2] == (SECURE, SECURE)
+
+        # An override to UEFI does not turn on what the settings do not have.
+        await board.set_firmware(LEGACY)
+        await board.set_boot(BootOverride(enabled="Once", target="Hdd", mode="UEFI"))
+        await board.power("cycle")
+
+    node = run(tmp_path, scenario)
+    assert [firmware for _, firmware in node.boots] == [SECURE, LEGACY, SECURE, UEFI]
 
 
 # -- what is remembered, and told -------------------------------------------------------------------------------------

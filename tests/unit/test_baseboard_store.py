@@ -32,7 +32,7 @@ FULL = State(
     counted_at=1e9,
     running=Firmware(boot_mode="UEFI", tpm=True),
     chosen=Firmware(boot_mode="Legacy", tpm=False),
-    pending=Firmware(boot_mode="UEFI", tpm=True),
+    pending=Firmware(boot_mode="UEFI", tpm=True, secure_boot=True),
     media={"Cd": StoredMedia(image="http://x/y.iso", path="/z", downloaded=True)},
     sections={"accounts": {"users": [1, {"a": None}]}},
 )
@@ -56,6 +56,11 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, state: State) -> None:
 
 
 WHOLE = json.loads(store.encode(FULL))
+
+
+def test_firmware_that_was_written_before_there_was_secure_boot() -> None:
+    old = WHOLE | {"pending": {"boot_mode": "UEFI", "tpm": True}}
+    assert store.decode(json.dumps(old).encode()).pending == Firmware(boot_mode="UEFI", tpm=True)
 
 
 @pytest.mark.parametrize(

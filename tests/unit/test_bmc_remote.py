@@ -17,6 +17,7 @@ from placematd.bmc import wire
 from placematd.bmc.machine import (
     BootOverride,
     Firmware,
+    FirmwareOffer,
     Health,
     Machine,
     MachineEvent,
@@ -163,13 +164,14 @@ def test_watchdog(run: Run) -> None:
 def test_firmware_counts_from_the_next_start(run: Run) -> None:
     async def check(machine: Machine, fake: FakeMachine) -> None:
         await machine.power("on")
-        before, wanted = Firmware(boot_mode="Legacy", tpm=True), Firmware(boot_mode="UEFI", tpm=False)
+        before, wanted = Firmware(boot_mode="Legacy", tpm=True), Firmware(boot_mode="UEFI", tpm=False, secure_boot=True)
+        offer = FirmwareOffer(boot_modes=("Legacy", "UEFI"), secure_boot=True)
         await machine.set_firmware(wanted)
-        assert await machine.firmware() == (before, wanted, ("Legacy", "UEFI"))
+        assert await machine.firmware() == (before, wanted, offer)
         await machine.power("reset")
-        assert await machine.firmware() == (wanted, wanted, ("Legacy", "UEFI"))
+        assert await machine.firmware() == (wanted, wanted, offer)
         inventory = await machine.inventory()
-        assert (inventory.boot_mode, inventory.tpm) == ("UEFI", False)
+        assert (inventory.boot_mode, inventory.tpm, inventory.secure_boot) == ("UEFI", False, True)
 
     run(check)
 

@@ -26,7 +26,7 @@ HOME = Path("/etc/placemat")
 HOST = Host(
     accelerator="kvm",
     accelerator_reason="golden",
-    ovmf=Ovmf(Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+    ovmf=Ovmf(*(Path(f"/usr/share/OVMF/OVMF_{part}.fd") for part in ("CODE_4M", "VARS_4M", "VARS_4M.ms"))),
 )
 
 

@@ -120,6 +120,23 @@ def test_ovmf_of_each_distribution(tmp_path, files, pair):
         assert find_ovmf(tmp_path) == Ovmf(code, variables)
 
 
+@pytest.mark.parametrize(
+    ("directory", "code", "variables", "secure", "possible"),
+    [
+        ("OVMF", "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", "OVMF_VARS_4M.ms.fd", True),
+        ("OVMF", "OVMF_CODE.fd", "OVMF_VARS.fd", "OVMF_VARS.ms.fd", True),
+        ("OVMF", "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", "OVMF_VARS.ms.fd", False),  # layouts that do not match
+        ("edk2/ovmf", "OVMF_CODE.fd", "OVMF_VARS.fd", "OVMF_VARS.ms.fd", False),  # may have no Secure Boot
+    ],
+)
+def test_variables_with_keys(tmp_path, directory, code, variables, secure, possible):
+    share = tmp_path / "usr/share" / directory
+    share.mkdir(parents=True)
+    for name in (code, variables, secure):
+        (share / name).touch()
+    assert find_ovmf(tmp_path) == Ovmf(share / code, share / variables, share / secure if possible else None)
+
+
 # -- network ----------------------------------------------------------------------------------------------------------
 
 

@@ -7,10 +7,10 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
-from samples import BOOT, CLUSTER, HOST, NET0, SETTINGS, WORKER
+from samples import BOOT, CLUSTER, HOST, NET0, OVMF, SETTINGS, WORKER
 
 from placematd.errors import NotFound, PlacematError
-from placematd.facts import QEMU_USER, Host, HostChain, Settings
+from placematd.facts import QEMU_USER, FirmwareChoice, Host, HostChain, Learned, Settings
 from placematd.models import (
     App,
     Cluster,
@@ -440,6 +440,32 @@ def test_a_volume_may_have_the_name_of_what_placemat_keeps() -> None:
 def test_uefi_without_firmware() -> None:
     with pytest.raises(PlacematError, match=r"Node n: uefi needs OVMF firmware.*apt-get install ovmf"):
         planned(host=replace(HOST, ovmf=None), nodes=(Node(name="n", cpu=1, uefi=True),))
+
+
+def test_secure_boot_without_keys() -> None:
+    node, without = Node(name="n", cpu=1, uefi=True, secure_boot=True), OVMF._replace(secure_vars=None)
+    with pytest.raises(PlacematError, match=r"Node n: secure-boot needs .* with keys.*package ovmf"):
+        planned(host=replace(HOST, ovmf=without), nodes=(node,))
+    with pytest.raises(PlacematError, match=r"Node n: uefi needs OVMF firmware"):
+        planned(host=replace(HOST, ovmf=None), nodes=(node,))
+
+
+def test_secure_boot_has_variables_of_its_own() -> None:
+    """So that both stores keep what they have, whichever is used."""
+    node = Node(name="n", cpu=1, uefi=True)
+    plain, secure = bare(node), bare(replace(node, secure_boot=True))
+    assert volume(plain, "n/@efivars").base == OVMF.vars
+    assert volume(secure, "n/@efivars-secure").base == OVMF.secure_vars
+    assert volume(secure, "n/@efivars-secure").path != volume(plain, "n/@efivars").path
+    assert secure.find(volume(plain, "n/@efivars").key) is None
+
+
+def test_firmware_chosen_through_a_bmc() -> None:
+    cluster = Cluster(name="dc", nodes=(Node(name="n", cpu=1, uefi=True, secure_boot=True), Node(name="m", cpu=1)))
+    choices = {"n": FirmwareChoice(uefi=True, tpm=False), "m": FirmwareChoice(uefi=True, tpm=True, secure_boot=True)}
+    n, m = plan(cluster, HOST, SETTINGS, Learned(firmware=choices)).nodes
+    assert (n.uefi, n.secure_boot, n.tpm) == (True, False, False)
+    assert (m.uefi, m.secure_boot, m.tpm) == (True, True, True)
 
 
 # -- nodes ------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,12 @@ def test_a_patch_changes_what_it_names(wishes, after):
     assert bios.changed(LEGACY, wishes, BOTH) == after
 
 
+def test_secure_boot_goes_with_uefi():
+    secure = Firmware(boot_mode="UEFI", tpm=False, secure_boot=True)
+    assert bios.changed(secure, {"Tpm": "Enabled"}, BOTH) == replace(secure, tpm=True)
+    assert bios.changed(secure, {"BootMode": "Legacy"}, BOTH) == LEGACY
+
+
 @pytest.mark.parametrize(
     ("wishes", "modes", "message", "at"),
     [

@@ -15,7 +15,7 @@ from fakes.machine import INVENTORY, FakeMachine
 from placematd.bmc.accounts import Accounts
 from placematd.bmc.machine import BootOverride, Firmware
 from placematd.bmc.redfish.requests import Answer, Request
-from placematd.bmc.redfish.resources.paths import BIOS, CHASSIS, MANAGER, SYSTEM
+from placematd.bmc.redfish.resources.paths import BIOS, CHASSIS, MANAGER, SECURE_BOOT, SYSTEM
 from placematd.bmc.redfish.server import RedfishServer
 from placematd.errors import TimedOut
 
@@ -244,7 +244,7 @@ def test_the_identify_light(uri):
         f"{SYSTEM}/LogServices/SEL/Entries/99",
         f"{SYSTEM}/VirtualMedia/Floppy",
         f"{SYSTEM}/BootOptions/Usb",
-        f"{SYSTEM}/SecureBoot",
+        f"{SYSTEM}/SecureBoot/SecureBootDatabases",
         f"{CHASSIS}/Sensors/Fan",
         f"{CHASSIS}/Drives/Disk.9",
         "/redfish/v1/UpdateService/FirmwareInventory/NIC",
@@ -403,6 +403,94 @@ def test_bios_settings_count_from_the_next_start_on():
 
     tell(machine, story)
     assert ("set_firmware", Firmware(boot_mode="UEFI", tpm=True)) in acts(machine)
+
+
+# Secure Boot
+
+
+def states(found: dict[str, Any]) -> tuple[object, ...]:
+    return tuple(found[name] for name in ("SecureBootEnable", "SecureBootCurrentBoot", "SecureBootMode"))
+
+
+def test_secure_boot_counts_from_the_next_start_on():
+    machine = FakeMachine("On", inventory=replace(INVENTORY, boot_mode="UEFI"))
+
+    async def story(client: Client) -> None:
+        assert (await client.get(SYSTEM))["SecureBoot"] == {"@odata.id": SECURE_BOOT}
+        for enable, before, after in (
+            (True, ("Disabled", "SetupMode"), ("Enabled", "UserMode")),
+            (False, ("Enabled", "UserMode"), ("Disabled", "SetupMode")),
+        ):
+            assert states(await client.get(SECURE_BOOT)) == (not enable, *before)
+            answer = await client.patch(SECURE_BOOT, {"SecureBootEnable": enable})
+            assert (answer.status, states(json.loads(answer.body))) == (200, (enable, *before))
+            await client.post(RESET, {"ResetType": "ForceRestart"})
+            assert states(await client.get(SECURE_BOOT)) == (enable, *after)
+        await client.post(RESET, {"ResetType": "ForceOff"})
+        assert states(await client.get(SECURE_BOOT)) == (False, None, "SetupMode")
+
+    tell(machine, story)
+
+
+def test_secure_boot_is_not_in_force_in_a_boot_with_a_bios():
+    machine = FakeMachine(inventory=replace(INVENTORY, boot_mode="UEFI", secure_boot=True))
+
+    async def story(client: Client) -> None:
+        override = {"BootSourceOverrideEnabled": "Once", "BootSourceOverrideMode": "Legacy"}
+        assert (await client.patch(SYSTEM, {"Boot": {**override, "BootSourceOverrideTarget": "Hdd"}})).status == 200
+        await client.post(RESET, {"ResetType": "On"})
+        assert states(await client.get(SECURE_BOOT)) == (True, "Disabled", None)
+        await client.post(RESET, {"ResetType": "ForceRestart"})
+        assert states(await client.get(SECURE_BOOT)) == (True, "Enabled", "UserMode")
+
+    tell(machine, story)
+
+
+def test_secure_boot_needs_uefi():
+    machine = FakeMachine(inventory=replace(INVENTORY, boot_mode="UEFI", secure_boot=True))
+    settings = f"{BIOS}/Settings"
+
+    async def story(client: Client) -> None:
+        await client.patch(settings, {"Attributes": {"BootMode": "Legacy"}})
+        assert states(await client.get(SECURE_BOOT)) == (False, None, None)
+        answer = await client.patch(SECURE_BOOT, {"SecureBootEnable": True})
+        assert (answer.status, error(answer)) == (409, "PropertyValueConflict")
+        assert (await client.patch(SECURE_BOOT, {"SecureBootEnable": False})).status == 200
+        await client.patch(settings, {"Attributes": {"BootMode": "Uefi"}})
+        assert states(await client.get(SECURE_BOOT)) == (False, None, "SetupMode")
+        await client.post(f"{BIOS}/Actions/Bios.ResetBios")
+        assert states(await client.get(SECURE_BOOT)) == (True, None, "UserMode")
+
+    tell(machine, story)
+
+
+@pytest.mark.parametrize(
+    "wish", [{"SecureBootEnable": "true"}, {"SecureBootEnable": None}, {"SecureBootMode": "UserMode"}]
+)
+def test_secure_boot_takes_nothing_else(wish):
+    machine = FakeMachine(inventory=replace(INVENTORY, boot_mode="UEFI"))
+
+    async def story(client: Client) -> None:
+        assert (await client.patch(SECURE_BOOT, wish)).status == 400
+        assert "Actions" not in await client.get(SECURE_BOOT)
+
+    tell(machine, story)
+    assert acts(machine) == []
+
+
+def test_no_secure_boot_where_the_host_lacks_the_keys():
+    machine = FakeMachine(inventory=replace(INVENTORY, boot_mode="UEFI"), secure_boot=False)
+
+    async def story(client: Client) -> None:
+        assert "SecureBoot" not in await client.get(SYSTEM)
+        assert (await client.send("GET", SECURE_BOOT)).status == 404
+        assert (await client.patch(SECURE_BOOT, {"SecureBootEnable": True})).status == 404
+
+    tell(machine, story)
+    assert acts(machine) == []
+
+
+# the attribute registry
 
 
 def test_the_attribute_registry_is_served_and_listed():

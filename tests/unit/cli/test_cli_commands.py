@@ -104,6 +104,11 @@ def test_node_show(cli, api):
     assert rows["serial"] == "1234abcd"
 
 
+def test_node_show_tells_of_secure_boot(cli, api):
+    api.nodes[0].update(uefi=True, secure_boot=True, tpm=False)
+    assert "UEFI, Secure Boot\n" in cli("node", "show", "worker-1").out
+
+
 @pytest.mark.parametrize("spelling", [("node",), ("node", "action")])
 @pytest.mark.parametrize(("action", "power"), [("start", "On"), ("stop", "Off"), ("restart", "On")])
 def test_node_actions(cli, api, spelling, action, power):

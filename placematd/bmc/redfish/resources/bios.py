@@ -4,6 +4,7 @@ The attribute registry says what they may be on this host; a client finds it thr
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from ...machine import BootMode, Firmware, Machine
@@ -37,7 +38,10 @@ def choices(modes: Sequence[BootMode]) -> dict[str, Sequence[str]]:
 
 
 def changed(firmware: Firmware, wishes: Mapping[str, Any], modes: Sequence[BootMode]) -> Firmware:
-    """Settings after a PATCH of Attributes; RedfishError for the first that is unknown or has no such value."""
+    """Settings after a PATCH of Attributes; RedfishError for the first that is unknown or has no such value.
+
+    With the boot mode Legacy, Secure Boot is off, and stays off when the mode is UEFI again.
+    """
     allowed = choices(modes)
     for name, value in wishes.items():
         if name not in allowed:
@@ -45,7 +49,10 @@ def changed(firmware: Firmware, wishes: Mapping[str, Any], modes: Sequence[BootM
         if value not in allowed[name]:
             raise RedfishError("PropertyValueNotInList", str(value), name, at=f"Attributes/{name}")
     wished = {**attributes(firmware), **wishes}
-    return Firmware(boot_mode=BOOT_MODES[wished["BootMode"]], tpm=TPM[wished["Tpm"]])
+    mode = BOOT_MODES[wished["BootMode"]]
+    return replace(
+        firmware, boot_mode=mode, tpm=TPM[wished["Tpm"]], secure_boot=firmware.secure_boot and mode == "UEFI"
+    )
 
 
 def bios(current: Firmware) -> Json:
@@ -125,7 +132,7 @@ async def default(machine: Machine) -> Firmware:
     """The settings that ResetBios goes back to: those from before the first change."""
     kept = (await machine.load(SECTION)).get("default")
     if kept:
-        return Firmware(boot_mode=kept["boot_mode"], tpm=kept["tpm"])
+        return Firmware(**kept)
     return (await machine.firmware())[0]
 
 
@@ -138,8 +145,8 @@ async def _get_settings(call: Call) -> Json:
 
 
 async def _get_registry(call: Call) -> Json:
-    _, _, modes = await call.machine.firmware()
-    return registry(modes, await default(call.machine))
+    _, _, offer = await call.machine.firmware()
+    return registry(offer.boot_modes, await default(call.machine))
 
 
 async def _get_registry_file(_: Call) -> Json:
@@ -148,17 +155,21 @@ async def _get_registry_file(_: Call) -> Json:
 
 async def change(machine: Machine, wishes: Mapping[str, Any]) -> None:
     """Change attributes from the next start on. Raises RedfishError, and PlacematError where the host refuses."""
-    _, following, modes = await machine.firmware()
-    wished = changed(following, wishes, modes)
+    _, following, offer = await machine.firmware()
+    await choose(machine, changed(following, wishes, offer.boot_modes))
+
+
+async def choose(machine: Machine, wished: Firmware) -> None:
+    """Have these settings from the next start on. Raises PlacematError where the host refuses."""
+    _, following, _ = await machine.firmware()
     if wished == following:
         return
-    before = await default(machine)
-    await machine.save(SECTION, {"default": {"boot_mode": before.boot_mode, "tpm": before.tpm}})
+    await machine.save(SECTION, {"default": asdict(await default(machine))})
     await machine.set_firmware(wished)
 
 
 async def reset(machine: Machine) -> None:
-    """Back to the settings from before the first change."""
+    """Back to the settings from before the first change, Secure Boot too."""
     await machine.set_firmware(await default(machine))
     await machine.save(SECTION, {})
 

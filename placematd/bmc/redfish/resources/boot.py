@@ -53,9 +53,9 @@ def changed(override: BootOverride, wishes: Mapping[str, Any], modes: Sequence[B
 
 async def change(call: Call) -> None:
     """PATCH of the system's Boot."""
-    _, _, modes = await call.machine.firmware()
+    _, _, offer = await call.machine.firmware()
     current = await call.machine.boot()
-    wished = changed(current, call.body["Boot"], modes)
+    wished = changed(current, call.body["Boot"], offer.boot_modes)
     if wished != current:
         await call.machine.set_boot(wished)
 

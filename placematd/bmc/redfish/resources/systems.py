@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...machine import (
-    BootMode,
     BootOverride,
+    FirmwareOffer,
     Inventory,
     Limits,
     Machine,
@@ -25,6 +25,7 @@ from .paths import (
     MANAGER,
     MEMORY,
     PROCESSORS,
+    SECURE_BOOT,
     SIMPLE_STORAGE,
     STORAGE,
     SYSTEM,
@@ -65,7 +66,7 @@ class View:
     inventory: Inventory
     power: PowerState
     override: BootOverride
-    modes: Sequence[BootMode]
+    offer: FirmwareOffer
     watchdog: Watchdog
     limits: Limits
     identifying: bool
@@ -74,12 +75,12 @@ class View:
 
 async def view(machine: Machine) -> View:
     """Ask the machine."""
-    _, _, modes = await machine.firmware()
+    _, _, offer = await machine.firmware()
     return View(
         inventory=await machine.inventory(),
         power=await machine.power_state(),
         override=await machine.boot(),
-        modes=modes,
+        offer=offer,
         watchdog=await machine.watchdog(),
         limits=await machine.limits(),
         identifying=await machine.identifying(),
@@ -104,12 +105,13 @@ def system(seen: View) -> Json:
         "LastResetCause": _CAUSES[seen.cause],
         "LocationIndicatorActive": seen.identifying,
         "Status": rolled_up(powered(seen.power)),
-        "Boot": boot.boot(seen.override, inventory, seen.modes),
+        "Boot": boot.boot(seen.override, inventory, seen.offer.boot_modes),
         **_sizes(inventory),
         **_consoles(seen.limits),
         "HostWatchdogTimer": host_watchdog(seen.watchdog),
         "TrustedModules": [{"InterfaceType": "TPM2_0", "Status": HEALTHY}] if inventory.tpm else [],
         **{name: link(uri) for name, uri in _PARTS.items()},
+        **({"SecureBoot": link(SECURE_BOOT)} if seen.offer.secure_boot else {}),
         "Links": {
             "Chassis": [link(CHASSIS)],
             "ManagedBy": [link(MANAGER)],
