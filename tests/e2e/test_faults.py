@@ -140,7 +140,7 @@ FAULTS: Mapping[str, tuple[dict[str, str], str, str]] = {
     "a disk is full": (
         {"more": "volumes: [{kind: raw, name: data, size: 1G}]"},
         f"mkdir -p {VOLUMES}; mount -t tmpfs -o size=4k tmpfs {VOLUMES}; head -c 4096 /dev/zero > {VOLUMES}/full",
-        "make volume n1/data: (?!None).*No space left on device",
+        "run qemu-img create .*data.img.*: No space left on device",
     ),
     "there is no room for the state of BMCs": (
         {},
