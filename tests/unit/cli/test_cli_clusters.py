@@ -80,6 +80,15 @@ def test_a_bad_setting_is_named(here):
         find_target(["lab"], "", here)
 
 
+@pytest.mark.parametrize("seconds", ["", "0", "-1", "1.5", "soon", "99999999"])
+def test_the_idle_time_of_bmcs_is_a_number_of_seconds(here, seconds):
+    touch(here.config / "lab.conf", f"PLACEMAT_FILES=/srv/a.yml\nPLACEMAT_BMC_IDLE_SECONDS={seconds}\n")
+    with pytest.raises(BadUsage, match=f"PLACEMAT_BMC_IDLE_SECONDS={seconds}: expected whole seconds, 1 to"):
+        find_target(["lab"], "", here)
+    touch(here.config / "lab.conf", "PLACEMAT_FILES=/srv/a.yml\nPLACEMAT_BMC_IDLE_SECONDS=20\n")
+    assert find_target(["lab"], "", here).settings.bmc_idle_seconds == 20
+
+
 def test_a_running_cluster_is_what_up_was_told_and_a_stopped_one_what_is_configured(here):
     touch(here.run / "lab.conf", 'PLACEMAT_FILES="/srv/this-run.yml"\n')
     touch(here.config / "lab.yml")
