@@ -18,7 +18,14 @@ from tests.e2e.journal import follow
 
 pytestmark = [pytest.mark.e2e]
 
-DEFAULTS = {"bridge": "faults0", "init": "/usr/bin/true", "app": "/usr/bin/sleep", "memory": "64M", "more": ""}
+DEFAULTS = {
+    "bridge": "faults0",
+    "init": "/usr/bin/true",
+    "app": "/usr/bin/sleep",
+    "restart": "on-failure",
+    "memory": "64M",
+    "more": "",
+}
 CLUSTER = """\
 kind: Network
 name: {bridge}
@@ -37,7 +44,7 @@ name: faults
 init-scripts: [{init}]
 interfaces: [{{network: {bridge}, addresses: [10.99.0.2/24]}}]
 apps:
-- {{name: app, command: [{app}, "infinity"]}}
+- {{name: app, command: [{app}, "infinity"], restart: {restart}}}
 ---
 kind: Node
 name: n1
@@ -230,7 +237,7 @@ def test_down_takes_away_what_a_killed_start_left(box: Box, downloading: None) -
 
 def test_an_app_that_ends_soon_degrades_the_cluster(box: Box, clean: None) -> None:
     """At once would be a race in systemd: it may see the end before it sees that the program was executed."""
-    write(box, app="sh, -c, sleep 2; exit 1")
+    write(box, app="sh, -c, sleep 2; exit 1", restart='"no"')
     with wait_for(box, "is degraded: placemat-f-app-faults-app.service failed"):
         up(box)
     assert (status(box)["state"], status(box)["failed_units"]) == ("degraded", ["placemat-f-app-faults-app.service"])
