@@ -30,7 +30,7 @@ CLOSE_SECONDS = 5.0
 
 CALLER = Caller(channel=SYSTEM_INTERFACE, privilege=Privilege.ADMINISTRATOR)
 
-log = logging.getLogger("placemat-bmc")
+log = logging.getLogger("placemat.bmc")
 
 
 class InBand:

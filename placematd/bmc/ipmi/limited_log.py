@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-log = logging.getLogger("placematd.bmc.ipmi")
+log = logging.getLogger("placemat.bmc")
 
 AT_ONCE = 5
 PER_SECONDS = 60.0

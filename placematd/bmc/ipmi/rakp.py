@@ -19,7 +19,7 @@ from .rmcp import PayloadType
 from .suites import SUITES, Keys, Suite
 from .table import Address, Sessions
 
-log = logging.getLogger("placematd.bmc.ipmi")
+log = logging.getLogger("placemat.bmc")
 
 MAX_HANDSHAKES = 64
 HANDSHAKE_SECONDS = 20.0

@@ -48,7 +48,7 @@ from .rmcp import (
 from .sol import Sol
 from .table import QUEUE_LENGTH, Address, Session, Sessions
 
-log = logging.getLogger("placematd.bmc.ipmi")
+log = logging.getLogger("placemat.bmc")
 
 LARGEST_DATAGRAM = 1024
 SWEEP_SECONDS = 2.0

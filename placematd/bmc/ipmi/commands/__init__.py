@@ -32,7 +32,7 @@ from .watchdog import WatchdogTimer
 
 __all__ = ["Commands", "OnReset"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("placemat.bmc")
 
 
 class Commands:

@@ -11,7 +11,7 @@ from ..request import Code, CommandError
 from .settings import Now, Settings
 from .table import require
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("placemat.bmc")
 
 VALID, PERSISTENT, EFI = 0x80, 0x40, 0x20
 DEVICES: Final[Mapping[BootTarget, int]] = {"None": 0x0, "Pxe": 0x1, "Hdd": 0x2, "Cd": 0x5}

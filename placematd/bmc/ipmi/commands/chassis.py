@@ -13,7 +13,7 @@ from ..request import Code, CommandError, Reply, Request
 from .settings import Settings
 from .table import CHASSIS, NOTHING, OPERATOR, USER, Row, between, require
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("placemat.bmc")
 
 ACTIONS: Final[dict[int, PowerAction]] = {0: "off", 1: "on", 2: "cycle", 3: "reset", 4: "nmi", 5: "soft-off"}
 """Chassis Control's values (table 28-4)."""
