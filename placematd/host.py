@@ -48,8 +48,8 @@ SECURE_VARS = {
     "OVMF/OVMF_CODE_4M.fd": "OVMF/OVMF_VARS_4M.ms.fd",
     "OVMF/OVMF_CODE.fd": "OVMF/OVMF_VARS.ms.fd",
 }
-"""Variables with Microsoft's keys for code that enforces Secure Boot without SMM, which QEMU's i440fx machine lacks: "so
-it is less secure" (README.Debian of package ovmf)."""
+"""Variables with Microsoft's keys for code that enforces Secure Boot without SMM, which QEMU's i440fx machine lacks:
+"so it is less secure" (README.Debian of package ovmf)."""
 
 
 def observe_host(settings: Settings, cluster: Cluster, root: Path = Path("/")) -> Host:

@@ -12,7 +12,7 @@ PAGE = 4096
 def bios(kernel: Path, initrd: Path, command_line: str, tools: Path, output: Path) -> None:
     """Writes a disk that BIOS boots (syslinux(1)); `tools` holds the packages mtools and syslinux."""
     config = f"DEFAULT guest\nLABEL guest\nLINUX vmlinuz\nINITRD initrd.img\nAPPEND {command_line}\n"
-    _fat(
+    fat(
         output,
         {"vmlinuz": kernel.read_bytes(), "initrd.img": initrd.read_bytes(), "syslinux.cfg": config.encode()},
         tools,
@@ -22,7 +22,7 @@ def bios(kernel: Path, initrd: Path, command_line: str, tools: Path, output: Pat
 
 def uefi(unified_kernel: Path, tools: Path, output: Path) -> None:
     """Writes a disk that UEFI boots from the path for removable media (UEFI 2.10, 3.5.1.1)."""
-    _fat(output, {"EFI/BOOT/BOOTX64.EFI": unified_kernel.read_bytes()}, tools)
+    fat(output, {"EFI/BOOT/BOOTX64.EFI": unified_kernel.read_bytes()}, tools)
 
 
 def unified_kernel(stub: Path, kernel: Path, initrd: Path, command_line: str, output: Path) -> None:
@@ -58,7 +58,7 @@ def _add_section(image: bytearray, name: bytes, data: bytes) -> None:
     image += padded
 
 
-def _fat(output: Path, files: dict[str, bytes], tools: Path) -> None:
+def fat(output: Path, files: dict[str, bytes], tools: Path) -> None:
     """Writes a FAT disk without partitions, just large enough for `files`."""
     mebibytes = sum(map(len, files.values())) // 2**20 + 8
     with output.open("wb") as disk:
