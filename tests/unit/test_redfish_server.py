@@ -5,6 +5,7 @@ import base64
 import json
 import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -163,6 +164,22 @@ def test_http_without_tls_gets_nothing(certificate: ssl.SSLContext) -> None:
             assert (await client.get(f"{V1}/")).startswith(b"HTTP/1.1 200")
 
     asyncio.run(run())
+
+
+def test_who_sends_and_leaves_at_once_is_not_worth_a_line(
+    certificate: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async with serving(certificate) as (client, _):
+            for _ in range(3):
+                hasty = socket.create_connection(("127.0.0.1", client.port))
+                hasty.sendall(b"\x16\x03\x01nonsense")
+                hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                hasty.close()  # with a reset, before the server has been given time to accept
+            assert (await client.get(V1)).startswith(b"HTTP/1.1 200 ")
+
+    asyncio.run(run())
+    assert caplog.messages == []
 
 
 def test_bodies_too_large(certificate: ssl.SSLContext) -> None:

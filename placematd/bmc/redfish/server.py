@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -213,6 +213,11 @@ class _Http(HTTPServer):
     def initialize(self, *arguments: object, most: int, **options: object) -> None:  # type: ignore[override]
         self._count, self._most = 0, most
         super().initialize(*arguments, **options)  # type: ignore[arg-type]
+
+    def _handle_connection(self, connection: socket.socket, address: object) -> None:
+        """Who sends something and is gone before it is taken makes the ssl module raise (CVE-2023-40217)."""
+        with suppress(OSError):  # an SSLError is one; the socket is closed by then
+            super()._handle_connection(connection, address)
 
     def handle_stream(self, stream: IOStream, address: tuple[object, ...]) -> None:
         if self._count >= self._most:
