@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ipmi_bench import ADMINISTRATOR, GUEST, NOBODY, Bench, caller, on_bench
 
 from placematd.bmc.ipmi.request import Caller, Privilege, Reply, Request
+from placematd.bmc.remote import Away
 from placematd.errors import PlacematError
 
 TABLE = Bench().commands.table
@@ -82,6 +83,12 @@ def test_a_machine_that_cannot_be_asked_is_an_error_once_in_the_log(caplog: pyte
     with caplog.at_level(logging.ERROR):
         asyncio.run(scenario())
     assert [record.getMessage() for record in caplog.records] == ["IPMI command 00/01: placematd does not answer"]
+
+
+@on_bench
+async def test_who_asks_while_placematd_is_restarted_may_try_again(bench: Bench) -> None:
+    bench.machine.failure = Away("no connection")
+    assert await bench.ask("00 01") == "c0"
 
 
 def test_an_error_in_a_command_is_an_answer_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ....errors import NotFound, PlacematError, WrongState
 from ...accounts import Accounts
 from ...machine import Machine
+from ...remote import Away
 from ..request import Code, CommandError, Reply, Request
 from ..sessions import SessionTable
 from .app import App, OnReset
@@ -94,6 +95,9 @@ class Commands:
             return Reply(code=Code.NOT_IN_PRESENT_STATE)
         except NotFound:
             return Reply(code=Code.NOT_PRESENT)
+        except Away as error:  # placematd is restarted: asking again helps
+            self._log_once(request, "%s", error)
+            return Reply(code=Code.NODE_BUSY)
         except PlacematError as error:
             self._log_once(request, "%s", error)
         except Exception:  # a client must not be able to end the process, whatever it sends
