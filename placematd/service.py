@@ -393,7 +393,7 @@ class Service:
             changed = await asyncio.to_thread(self._storage.warnings, self._wanted.plan)
         except StepError as error:  # a disk that is gone does not keep the status from being told
             changed = [str(error)]
-        return [*map(str, self._wanted.warnings), *changed]
+        return [*(warning.text for warning in self._wanted.warnings), *changed]
 
     # -- small things ---------------------------------------------------------------------------------------------
 
