@@ -194,7 +194,9 @@ class Process:
     async def _make_redfish(self, accounts: Accounts) -> Part:
         if self._certificate is None:
             raise ValueError("a TCP socket, and no certificate for it")
-        server = (await asyncio.to_thread(_import_redfish))(self._machine, accounts, tls_context(self._certificate))
+        server = (await asyncio.to_thread(_import_redfish))(
+            self._machine, accounts, self._logins, tls_context(self._certificate)
+        )
         await server.open()
         return server
 

@@ -10,6 +10,7 @@ from fakes.machine import FakeMachine
 from tornado.httputil import HTTPHeaders
 
 from placematd.bmc.accounts import Accounts
+from placematd.bmc.logins import Logins
 from placematd.bmc.redfish.events import Events
 from placematd.bmc.redfish.login import Login
 from placematd.bmc.redfish.requests import Answer, Request
@@ -72,7 +73,7 @@ class Bmc:
         self.services = Services(
             machine=self.machine,
             accounts=accounts,
-            login=Login(accounts, sessions, settings, self.machine, self.clock),
+            login=Login(accounts, sessions, settings, Logins(self.machine, self.clock), self.clock),
             sessions=sessions,
             tasks=Tasks(),
             events=Events(self.machine, settings),

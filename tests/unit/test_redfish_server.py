@@ -15,6 +15,7 @@ import pytest
 from fakes.machine import FakeMachine
 
 from placematd.bmc.accounts import Accounts
+from placematd.bmc.logins import Logins
 from placematd.bmc.redfish.server import Bounds, RedfishServer
 
 V1 = "/redfish/v1"
@@ -81,7 +82,7 @@ async def serving(context: ssl.SSLContext, **bounds: float) -> AsyncIterator[tup
     accounts = Accounts(machine)
     await accounts.load()
     await accounts.create(name="admin", password="password", role="Administrator")
-    server = RedfishServer(machine, accounts, context, Bounds(**bounds))  # type: ignore[arg-type]
+    server = RedfishServer(machine, accounts, Logins(machine), context, Bounds(**bounds))  # type: ignore[arg-type]
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     await server.open()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from ..accounts import Account, Accounts, Role
 from ..logins import Logins
 from ..machine import Login as LoggedIn
-from ..machine import Machine
 from .messages import RedfishError
 from .resource import Privilege
 from .sessions import Session, Sessions
@@ -43,11 +42,11 @@ class Login:
         accounts: Accounts,
         sessions: Sessions,
         settings: Settings,
-        machine: Machine,
+        logins: Logins,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._accounts, self._sessions, self._settings, self._clock = accounts, sessions, settings, clock
-        self._logins = Logins(machine, clock)
+        self._logins = logins
         self._failures: dict[int, _Failures] = {}
 
     def check(self, name: str, password: str, remote: str) -> Account:

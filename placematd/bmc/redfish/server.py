@@ -15,6 +15,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
 from ..accounts import Accounts
+from ..logins import Logins
 from ..machine import Machine
 from .delivery import Delivery
 from .events import Events
@@ -51,12 +52,17 @@ class RedfishServer:
     """Serves one machine. `open` comes first; the rest is what the process needs of a part."""
 
     def __init__(
-        self, machine: Machine, accounts: Accounts, context: ssl.SSLContext, bounds: Bounds | None = None
+        self,
+        machine: Machine,
+        accounts: Accounts,
+        logins: Logins,
+        context: ssl.SSLContext,
+        bounds: Bounds | None = None,
     ) -> None:
         settings, tasks = Settings(machine), Tasks()
         events = Events(machine, settings)
         sessions = Sessions(accounts.by_slot, lambda: settings.values.session_timeout_seconds)
-        self._login = Login(accounts, sessions, settings, machine)
+        self._login = Login(accounts, sessions, settings, logins)
         self._services = Services(
             machine=machine,
             accounts=accounts,
