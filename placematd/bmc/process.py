@@ -194,9 +194,8 @@ class Process:
     async def _make_redfish(self, accounts: Accounts) -> Part:
         if self._certificate is None:
             raise ValueError("a TCP socket, and no certificate for it")
-        server = (await asyncio.to_thread(_import_redfish))(
-            self._machine, accounts, self._logins, tls_context(self._certificate)
-        )
+        server_class = await asyncio.to_thread(_import_redfish)
+        server = server_class(self._machine, accounts, self._logins, tls_context(self._certificate))
         await server.open()
         return server
 

@@ -24,8 +24,8 @@ LAYERS = {
     3: "adapter atomic bus chardev events firewall forwards host image journal network pace passage qmp run sysctl "
     "systemd udp_relay unit_log units varlink volume",
     # serving
-    4: "__init__ __main__ adapters api api_bmc api_handler api_v2 apply baseboard bmc console firewall_watch fleet guest "
-    "nodes relay service status storage wanted",
+    4: "__init__ __main__ adapters api api_bmc api_handler api_v2 apply baseboard bmc console firewall_watch fleet "
+    "guest nodes relay service status storage wanted",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
