@@ -1,5 +1,6 @@
 """Secure Boot of real firmware: who may start, switched on in the cluster file and off and on through Redfish."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -112,6 +113,25 @@ def test_it_is_switched_off_and_on_through_redfish(lab: Lab) -> None:
     machine.console.expect(REFUSED, SECONDS)
     assert machine.states() == (True, "Enabled", "UserMode")
     assert machine.variables()["efivars.fd"] == off["efivars.fd"]
+
+
+SUSHY = """\
+import sys, sushy
+from sushy.auth import SessionAuth
+root = sushy.Sushy(sys.argv[1], verify=False, auth=SessionAuth("cybozu", "cybozu"))
+(system,) = root.get_system_collection().get_members()
+found = system.secure_boot
+for wanted in (False, True):
+    found.set_enabled(wanted)
+    found.refresh()
+    print(found.enabled, found.current_boot.value, found.mode.value)
+"""
+
+
+def test_openstacks_client_switches_it(lab: Lab) -> None:
+    pytest.importorskip("sushy", reason="pip install -r packaging/requirements-dev.txt")
+    said = lab.box.run([sys.executable, "-W", "ignore", "-c", SUSHY, lab.signed.bmc.url("/")]).stdout
+    assert said.splitlines() == [f"{wanted} Enabled UserMode" for wanted in (False, True)]
 
 
 def test_stop_leaves_nothing(lab: Lab) -> None:

@@ -25,6 +25,7 @@ def secure_boot(following: Firmware, inventory: Inventory, power: PowerState) ->
         ENABLE: following.secure_boot,
         "SecureBootCurrentBoot": None if power == "Off" else "Enabled" if inventory.secure_boot else "Disabled",
         "SecureBootMode": keys if inventory.boot_mode == "UEFI" else None,
+        "Actions": {},  # sushy 5 does not look whether there are any before it looks for ResetKeys
     }
 
 
