@@ -6,7 +6,7 @@ worker thread with a main context of its own makes every call, each with a timeo
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,13 +141,28 @@ class Connection:
         except GLib.Error as error:
             raise Refused(attempted, error) from error
 
-    def on(self, interface: str, signal: str, callback: Callable[..., None], arg0: str | None = None) -> None:
+    def on(self, interface: str, signal: str, callback: Callable[..., None]) -> None:
         """Call `callback(path, *arguments)` at each such signal of the service, as long as the connection lasts."""
 
         def fired(sender: str, path: str, interface: str, signal: str, arguments: tuple[Any, ...]) -> None:
             callback(path, *arguments)
 
-        self._bus.subscribe(sender=self._service, iface=interface, signal=signal, arg0=arg0, signal_fired=fired)
+        self._bus.subscribe(sender=self._service, iface=interface, signal=signal, signal_fired=fired)
+
+    def on_change(self, interface: str, names: Sequence[str], callback: Callable[[str, dict[str, Any]], None]) -> None:
+        """Call `callback(path, properties)` when those of any object changed; those in `names` that did are given.
+
+        Not with `on`: systemd tells thirty properties with each change of a unit, and to unpack them all in Python took
+        a quarter of the CPU time that the start of a hundred nodes takes.
+        """
+
+        def fired(_bus: Any, _sender: str, path: str, _interface: str, _signal: str, arguments: GLib.Variant) -> None:
+            changed = arguments.get_child_value(1)
+            found = {name: changed.lookup_value(name, None) for name in names}
+            callback(path, {name: value.unpack() for name, value in found.items() if value is not None})
+
+        match = (self._service, "org.freedesktop.DBus.Properties", "PropertiesChanged", None, interface)
+        self._bus.con.signal_subscribe(*match, Gio.DBusSignalFlags.NONE, fired)
 
     def open(self) -> None:
         """Connect unless connected; raises StepError where there is no bus, or not the service on it."""

@@ -307,7 +307,7 @@ class Systemd:
     def _on_connected(self, connection: Connection) -> None:
         connection.on(MANAGER, "JobRemoved", self._on_job_removed)
         connection.on(MANAGER, "UnitRemoved", self._on_unit_removed)
-        connection.on("org.freedesktop.DBus.Properties", "PropertiesChanged", self._on_properties_changed, arg0=UNIT)
+        connection.on_change(UNIT, ("ActiveState", "SubState"), self._on_properties_changed)
         connection.call("subscribe to systemd", "Subscribe")
 
     def _on_job_removed(self, _: str, number: int, job: str, name: str, result: str) -> None:
@@ -328,7 +328,7 @@ class Systemd:
             future.set_result("")
         self._tell_unloaded(name)
 
-    def _on_properties_changed(self, path: str, interface: str, changed: dict[str, Any], _: list[str]) -> None:
+    def _on_properties_changed(self, path: str, changed: dict[str, Any]) -> None:
         if not self._callbacks or not path.startswith(UNIT_PATHS) or not unit_of_path(path).startswith(OUR_UNITS):
             return
         with suppress(StepError):  # the connection was lost: all units are told anew when it is back
