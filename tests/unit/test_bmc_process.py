@@ -68,7 +68,7 @@ class Bed:
         return await loop.sock_recv(client, 1024)
 
     async def ipmitool(self, *words: str, user: str = "cybozu", password: str = "cybozu") -> str:
-        argv = ("-I", "lanplus", "-H", "127.0.0.1", "-p", str(self.port), "-U", user, "-P", password)
+        argv = ("-I", "lanplus", "-N", "20", "-H", "127.0.0.1", "-p", str(self.port), "-U", user, "-P", password)
         process = await asyncio.create_subprocess_exec(
             "ipmitool", *argv, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
@@ -85,13 +85,13 @@ class Bed:
             request.add_header("Content-Type", "application/json")
 
         def ask() -> Any:
-            with urlopen(request, context=ssl._create_unverified_context(), timeout=20) as response:
+            with urlopen(request, context=ssl._create_unverified_context(), timeout=60) as response:
                 return json.loads(response.read() or "null")
 
         return await asyncio.to_thread(ask)
 
     async def exited(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.activator.exits) < count:
                 await asyncio.sleep(0.01)
 
@@ -130,7 +130,7 @@ def connected(port: int) -> socket.socket:
     return client
 
 
-def run(test: Callable[[], Coroutine[None, None, None]], seconds: float = 60) -> None:
+def run(test: Callable[[], Coroutine[None, None, None]], seconds: float = 180) -> None:
     asyncio.run(asyncio.wait_for(test(), seconds))
 
 
@@ -419,7 +419,7 @@ def test_a_bmc_for_trying_clients() -> None:
         argv = ("-I", "lanplus", "-H", bmc.host, "-p", str(bmc.ipmi_port), "-U", "admin", "-P", "password")
         assert bmc.ask()["power"] == "Off"
         for words in (("chassis", "bootdev", "cdrom"), ("power", "on")):
-            subprocess.run(["ipmitool", *argv, *words], check=True, capture_output=True, timeout=20)
+            subprocess.run(["ipmitool", *argv, *words], check=True, capture_output=True, timeout=100)
         state = bmc.ask()
         assert (state["power"], state["starts"]) == ("On", [["Cd", "Legacy"]])
         assert bmc.ask("powers-off")["power"] == "Off"
