@@ -1,4 +1,6 @@
-"""The smallest guest: a boot sector that writes numbered lines to COM1 and then echoes what it receives."""
+"""The smallest guests: a boot sector that writes numbered lines to COM1 and then echoes what it receives, and one that
+powers off when the ACPI power button is pressed.
+"""
 
 from pathlib import Path
 
@@ -48,3 +50,41 @@ def write(path: Path, lines: int) -> list[str]:
     path.write_bytes(code.ljust(510, b"\0") + b"\x55\xaa")
     drive = f"file={path},format=raw,if=ide"
     return ["-accel", "tcg", "-nodefaults", "-display", "none", "-m", "16", "-drive", drive]
+
+
+# button.s, made likewise. Ports are those that SeaBIOS gives the PIIX4; registers: ACPI 6.5, 4.8.3.
+#
+#         .code16                                sleep:  sti
+#         cli                                            hlt                 # until the timer's next tick
+#         xor %ax, %ax                                   mov $0x600, %dx     # PM1_STS
+#         mov %ax, %ds                                   in %dx, %ax
+#         mov %ax, %ss                                   test $1, %ah        # PWRBTN_STS
+#         mov $0x7c00, %sp                               jz sleep
+#         mov $0x602, %dx     # PM1_EN                   mov $button, %si
+#         mov $0x100, %ax     # PWRBTN_EN                call print
+#         out %ax, %dx                                   mov $0x604, %dx     # PM1_CNT
+#         mov $ready, %si                                mov $0x2000, %ax    # SLP_EN, S5
+#         call print                                     out %ax, %dx
+#                                                end:    hlt
+# print:  lodsb                                          jmp end
+#         test %al, %al                          wait:   in %dx, %al
+#         jz done                                        test $0x20, %al     # transmitter empty
+#         push %ax                                       jz wait
+#         mov $0x3fd, %dx     # line status              pop %ax
+# (wait stands here)                                     mov $0x3f8, %dx
+#                                                        out %al, %dx
+# ready:  .asciz "\r\n" READY "\r\n"                     jmp print
+# button: .asciz "\r\n" BUTTON "\r\n"            done:   ret
+BUTTON_CODE = (
+    "fa31c08ed88ed0bc007cba0206b80001efbe487ce81b00fbf4ba0006edf6c40174f5be627ce80a00ba0406b80020eff4ebfd"
+    "ac84c0741050bafd03eca82074fb58baf803eeebebc3"
+)
+READY, BUTTON = "placemat-guest: ready", "placemat-guest: power button"
+"""What it prints, the same as the guest of examples/guest does."""
+
+
+def write_button(path: Path, size_bytes: int) -> None:
+    """Write a disk whose guest is ready at once and powers off when its power button is pressed."""
+    texts = b"".join(f"\r\n{text}\r\n".encode() + b"\0" for text in (READY, BUTTON))
+    code = bytes.fromhex(BUTTON_CODE) + texts
+    path.write_bytes((code.ljust(510, b"\0") + b"\x55\xaa").ljust(size_bytes, b"\0"))

@@ -3,18 +3,18 @@
 import contextlib
 import json
 import os
-import pty
 import select
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import pytest
+from terminal import Terminal
 
 pytestmark = pytest.mark.integration
 
@@ -86,9 +86,9 @@ def test_power_status(bmc: Bmc, suite: int) -> None:
     assert run(bmc.freeipmi("ipmipower", "--stat", suite=suite))[:2] == (0, "127.0.0.1: on\n")
 
 
-def test_power_status_is_quick(bmc: Bmc) -> None:
+def test_power_status_is_quick(bmc: Bmc, figure: Callable[[str], None]) -> None:
     seconds = [run(bmc.ipmitool("power", "status"))[2] for _ in range(20)]
-    print(f"ipmitool power status: {1000 * median(seconds):.0f} ms median, {1000 * max(seconds):.0f} ms at most")
+    figure(f"{1000 * median(seconds):.0f} ms median, {1000 * max(seconds):.0f} ms at most")
     assert median(seconds) < 0.2
 
 
@@ -150,43 +150,6 @@ def test_the_client_of_pyghmi(bmc: Bmc) -> None:
         "bmc.ipmi_session.logout()\n"
     )
     assert run([sys.executable, "-W", "ignore", "-c", program])[:2] == (0, "on\n")
-
-
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        self.output = b""
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execv(argv[0] if argv[0].startswith("/") else f"/usr/bin/{argv[0]}", argv)
-
-    def expect(self, text: str, seconds: float = 15) -> None:
-        """Wait until the program has written `text`, and forget all up to it."""
-        until = time.monotonic() + seconds
-        while text.encode() not in self.output:
-            ready, _, _ = select.select([self.fd], [], [], max(until - time.monotonic(), 0))
-            assert ready, f"{text!r} did not come: {self.output!r}"
-            self.output += self._read(text)
-        self.output = self.output.partition(text.encode())[2]
-
-    def _read(self, wanted: str) -> bytes:
-        with contextlib.suppress(OSError):
-            if data := os.read(self.fd, 65536):
-                return data
-        raise AssertionError(f"{wanted!r} did not come before the end: {self.output!r}")
-
-    def type(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def ended(self) -> int:
-        """Wait for the end; the exit status."""
-        with contextlib.suppress(OSError):
-            while os.read(self.fd, 65536):
-                pass
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        os.close(self.fd)
-        return status
 
 
 def typed(bmc: Bmc, text: str) -> bool:
