@@ -8,6 +8,7 @@ import compileall
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from tests.e2e.journal import follow
 pytestmark = [pytest.mark.e2e]
 
 BMCS = int(os.environ.get("PLACEMAT_LOAD_BMCS", "100"))
-SECONDS = os.environ.get("PLACEMAT_LOAD_SECONDS", "12")
+SECONDS = os.environ.get("PLACEMAT_LOAD_SECONDS", "8")
 CLUSTER = "load"
 PLACEMATD = f"placemat@{CLUSTER}.service"
 CLIENT = Path(__file__).with_name("bmc_load.py")
@@ -36,6 +37,7 @@ STALL_SECONDS = 1.0
 COLD_SECONDS = 0.5 * BMCS
 """Each process of a BMC takes a core for a sixth of a second, or for twice that where others want it too."""
 LIST_SECONDS = 5.0
+QUICK_SECONDS, PYGHMI_SLEEPS_SECONDS = 0.1, 1.0
 BMC_BYTES = 40 << 20
 FDS_OF_A_BMC = 4
 
@@ -187,12 +189,18 @@ def test_ipmitool_and_redfish_side_by_side(lab: Lab, figure: Figure) -> None:
 
 
 def test_pyghmi_has_one_socket_for_all(lab: Lab, figure: Figure) -> None:
-    """Its server took 18 seconds for each question when many addresses had the same port."""
+    """Its server took 18 seconds for each question when many addresses had the same port.
+
+    Every few dozen questions the client sleeps for up to a second while the answer, which comes in a millisecond, lies
+    in its socket: seen on the wire, where no question is sent twice and none waits.
+    """
     found = lab.client("pyghmi")
     figure(
         f"pyghmi's client, {BMCS} BMCs, one process: log in {spread(found['logins'])}, power {spread(found['seconds'])}"
     )
-    assert max(*found["logins"], *found["seconds"]) < STALL_SECONDS + found["witness"]
+    for times in found["logins"], found["seconds"]:
+        assert statistics.median(times) < QUICK_SECONDS
+        assert max(times) < PYGHMI_SLEEPS_SECONDS + STALL_SECONDS + found["witness"]
 
 
 def test_all_of_them_listed(lab: Lab, figure: Figure) -> None:
