@@ -116,3 +116,9 @@ def test_the_table_names_modules_once_and_the_rule_sees_a_violation(tmp_path: Pa
     (tmp_path / "x.py").write_text("from . import api\nfrom ..load import load\nimport tornado.web\n")
     found = list(imports(tmp_path / "x.py", ("placematd", "network")))
     assert found == [("placematd", "network", "api"), ("placematd", "load", "load"), ("tornado", "web")]
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports them by their base name."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
