@@ -34,6 +34,8 @@ class BootControl:
         self._store, self._identity, self._log, self._tell = store, identity, log, tell
         self._one_at_a_time = asyncio.Lock()
         self._set_at = 0.0
+        self._told: tuple[Monitor, tuple[str, ...]] | None = None
+        """The order that a QEMU has; None where that is not known."""
         self._own_reset: asyncio.Event | None = None
         self._boots_until = 0.0
         self._settling: asyncio.Task[None] | None = None
@@ -89,7 +91,7 @@ class BootControl:
             self._store.change(boot=override)
             try:
                 if monitor:
-                    await set_order(monitor, self._identity().devices, self._order())
+                    await self._tell_order(monitor, self._order())
             except BaseException:
                 self._store.change(boot=before)
                 raise
@@ -146,8 +148,10 @@ class BootControl:
                 self._tell("firmware", started.boot_mode)
             order = self._order()
             if order:
-                await set_order(monitor, self._identity().devices, order)
+                await self._tell_order(monitor, order)
                 await self._reset(monitor)
+            else:
+                self._told = (monitor, ())
             self._begin_boot(monitor)
             self._use_up()
 
@@ -191,7 +195,14 @@ class BootControl:
     async def settle(self, monitor: Monitor) -> None:
         """Put the boot indexes to what the next reset shall find. Raises StepError."""
         async with self._one_at_a_time:
-            await set_order(monitor, self._identity().devices, self._order())
+            await self._tell_order(monitor, self._order())
+
+    async def _tell_order(self, monitor: Monitor, order: Sequence[str]) -> None:
+        """Have QEMU tell the firmware this order; where it does so already, a guest's reset must not come in between."""
+        if self._told != (monitor, tuple(order)):
+            self._told = None
+            await set_order(monitor, self._identity().devices, order)
+            self._told = (monitor, tuple(order))
 
     def close(self) -> None:
         """Let go of QEMU."""

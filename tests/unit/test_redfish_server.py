@@ -38,10 +38,11 @@ class Client:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def open(self, host: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection from a local address."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
+        return await asyncio.open_connection("127.0.0.1", self.port, ssl=context, local_addr=(host, 0))
 
     async def ask(self, raw: bytes) -> bytes:
         """All that comes until the server ends the connection."""
@@ -238,6 +239,18 @@ def test_connections_are_bounded(certificate: ssl.SSLContext) -> None:
             return await client.get(f"{V1}/")
         except (ConnectionError, ssl.SSLError):
             return b""
+
+    asyncio.run(run())
+
+
+def test_one_host_does_not_keep_the_others_out(certificate: ssl.SSLContext) -> None:
+    async def run() -> None:
+        async with serving(certificate, connections=4) as (client, _):
+            strangers = [await client.open("127.0.0.2") for _ in range(4)]
+            assert (await client.get(f"{V1}/")).startswith(b"HTTP/1.1 200")
+            assert await strangers[0][0].read() == b"", "the oldest made room"
+            for _, writer in strangers:
+                writer.close()
 
     asyncio.run(run())
 

@@ -5,11 +5,12 @@ import logging
 import socket
 import ssl
 import time
+from collections import Counter
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from tornado.http1connection import HTTP1Connection
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
@@ -214,10 +215,14 @@ def _connection(request: HTTPServerRequest) -> HTTP1Connection:
 
 
 class _Http(HTTPServer):
-    """Tornado's server with a bound on connections: beyond it new ones end at once."""
+    """Tornado's server with a bound on connections.
+
+    Beyond it, the oldest of the host that has most of them makes room for another host: nobody keeps others out.
+    """
 
     def initialize(self, *arguments: object, most: int, **options: object) -> None:  # type: ignore[override]
-        self._count, self._most = 0, most
+        self._most = most
+        self._hosts: dict[IOStream, object] = {}
         super().initialize(*arguments, **options)  # type: ignore[arg-type]
 
     def _handle_connection(self, connection: socket.socket, address: object) -> None:
@@ -226,12 +231,25 @@ class _Http(HTTPServer):
             super()._handle_connection(connection, address)
 
     def handle_stream(self, stream: IOStream, address: tuple[object, ...]) -> None:
-        if self._count >= self._most:
+        host = address[0] if address else ""
+        if len(self._hosts) >= self._most and not self._make_room(host):
             stream.close()
             return
-        self._count += 1
+        self._hosts[stream] = host
         super().handle_stream(stream, address)
 
+    def _make_room(self, host: object) -> bool:
+        """Close a connection in favour of a host that has fewer than another."""
+        counts = Counter(self._hosts.values())
+        busiest, most = counts.most_common(1)[0]
+        if counts[host] + 1 >= most:
+            return False
+        oldest = next(stream for stream, other in self._hosts.items() if other == busiest)
+        del self._hosts[oldest]
+        oldest.close()
+        return True
+
     def on_close(self, server_conn: object) -> None:
-        self._count -= 1
+        if isinstance(server_conn, HTTP1ServerConnection):
+            self._hosts.pop(server_conn.stream, None)
         super().on_close(server_conn)
