@@ -198,7 +198,7 @@ class BootControl:
             await self._tell_order(monitor, self._order())
 
     async def _tell_order(self, monitor: Monitor, order: Sequence[str]) -> None:
-        """Have QEMU tell the firmware this order; where it does so already, a guest's reset must not come in between."""
+        """Have QEMU tell the firmware this order, and change nothing where it does: a reset may come in between."""
         if self._told != (monitor, tuple(order)):
             self._told = None
             await set_order(monitor, self._identity().devices, order)
