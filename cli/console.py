@@ -7,6 +7,8 @@ from contextlib import nullcontext, suppress
 
 import typer
 
+from placematd.errors import NotFound, PlacematError, WrongState
+
 from .client import Api, Console
 from .errors import Refused, Unreachable
 from .terminal import Ending, EscapeKeys, Relay, raw, waking_signals
@@ -57,17 +59,23 @@ def _stay(api: Api, node: str, relay: Relay, console: Console) -> Ending:
 
 
 def _connect_again(api: Api, node: str, relay: Relay, give_up_at: float) -> Console | Ending:
-    """The console again, or how the person left while waiting. Raises Unreachable when it takes too long."""
+    """The console again, or how the person left while waiting.
+
+    When it takes too long: raises NotFound for a node that is no more, else Unreachable.
+    """
+    last: PlacematError | None = None
     while True:
         ending = relay.pause(_PAUSE_SECONDS)
         if ending:
             return ending
         if time.monotonic() > give_up_at:
+            if isinstance(last, NotFound):
+                raise last
             raise Unreachable(f"the console of {node} is gone: the service of cluster {api.cluster} has stopped")
         try:
             return api.console(node, timeout_seconds=RECONNECT_SECONDS / 4)
-        except (Unreachable, Refused):
-            continue  # it may be starting
+        except (Unreachable, Refused, WrongState, NotFound) as error:
+            last = error  # it may be starting, or the node is made anew
 
 
 def _tidy(stdout: int, relay: Relay) -> None:

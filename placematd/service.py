@@ -337,11 +337,11 @@ class Service:
 
     async def node_status(self, name: str) -> Json:
         """See `api`."""
-        return self._node_json(self.fleet.control(name), await self.fleet.states())
+        return self._node_json(self._node(name), await self.fleet.states())
 
     async def node_action(self, name: str, action: str, request: PowerRequest) -> Json:
         """See `api`."""
-        control = self.fleet.control(name)
+        control = self._node(name)
         self._check_up("nodes can be switched")
         try:
             if action == "start":
@@ -372,7 +372,7 @@ class Service:
 
     def console(self, name: str) -> ConsoleHub:
         """See `api`."""
-        return self.fleet.control(name).console
+        return self._node(name).console
 
     def summary(self) -> str:
         """One line: what is up."""
@@ -400,6 +400,11 @@ class Service:
     def _node_json(self, control: NodeControl, states: Mapping[str, str]) -> Json:
         unit = states.get(control.plan.unit, "inactive")
         return node_json(control, unit, self._rack.address(control.plan.name))
+
+    def _node(self, name: str) -> NodeControl:
+        """A node; raises NotFound, and WrongState while it is not known which there are."""
+        self._require()
+        return self.fleet.control(name)
 
     def _require(self) -> Wanted:
         if self._wanted is None:

@@ -138,6 +138,7 @@ class FakeApi:
         self.requests: list[tuple[str, str, object]] = []
         self.consoles: list[socket.socket] = []
         self.console_opened = threading.Semaphore(0)
+        self.node_missed = threading.Semaphore(0)
         self.greeting = b"login: "
         self._events: list[bytes] = []
         self._changed = threading.Condition()
@@ -202,7 +203,10 @@ class FakeApi:
 
     def find(self, name: str) -> dict[str, object] | None:
         """A node, or None."""
-        return next((found for found in self.nodes if found["name"] == name), None)
+        found = next((found for found in self.nodes if found["name"] == name), None)
+        if found is None:
+            self.node_missed.release()
+        return found
 
     def find_bmc(self, node: str) -> dict[str, object] | None:
         """The BMC of a node, or None."""

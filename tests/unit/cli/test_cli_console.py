@@ -147,6 +147,19 @@ def test_a_restart_of_the_service_is_survived_quietly(person: Person, api: FakeA
     assert b"error" not in person.screen
 
 
+def test_a_service_that_does_not_know_its_nodes_yet_is_waited_for(person: Person, api: FakeApi):
+    person.sees(b"login: ")
+    api.stop()
+    nodes, api.nodes, api.greeting = api.nodes, [], b"again: "
+    api.start()
+    assert api.node_missed.acquire(timeout=30)
+    api.nodes = nodes
+    person.sees(b"again: ")
+    person.type(b"\x11\x18")
+    assert person.status() == 0
+    assert b"error" not in person.screen
+
+
 def test_leaving_while_the_service_is_away(person: Person, api: FakeApi):
     person.sees(b"login: ")
     api.stop()
