@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,8 @@ def units(planned: Plan, systemd: Systemd) -> Iterator[Units]:
     for resource in planned.resources:
         if isinstance(resource, UnitResource):
             units.create(resource, CLUSTER.name)
+    for node in planned.nodes:
+        let_run(planned, node.name)
     yield units
     systemd.stop(r"placemat-my\x2ddc.slice")
     left = sh("ps -eo comm,user | grep -E 'qemu|swtpm|sed' || true")
@@ -164,7 +167,11 @@ class Monitor:
     def __init__(self, planned: Plan, node: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(DEADLINE_SECONDS)
-        self.socket.connect(str(planned.node(node).paths.qmp))
+        try:
+            self.socket.connect(str(planned.node(node).paths.qmp))
+        except OSError:
+            self.socket.close()
+            raise
         self.lines = self.socket.makefile("rw")
         self.lines.readline()
         self.ask("qmp_capabilities")
@@ -179,6 +186,20 @@ class Monitor:
     def close(self) -> None:
         self.lines.close()
         self.socket.close()
+
+
+def let_run(planned: Plan, node: str) -> None:
+    """QEMU starts stopped (-S), and its unit is up before its monitor is."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            monitor = Monitor(planned, node)
+            break
+        except (FileNotFoundError, ConnectionRefusedError):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    monitor.ask("cont")
+    monitor.close()
 
 
 def show(unit: str, name: str) -> str:
@@ -297,6 +318,7 @@ def test_power_cycle_with_tpm(planned: Plan, units: Units, systemd: Systemd) -> 
     (resource,) = (item for item in planned.resources if item.name == node.unit)
     assert isinstance(resource, UnitResource)
     units.create(resource, CLUSTER.name)
+    let_run(planned, "n-1")
     until_said("SeaBIOS (version", "PLACEMAT_NODE=n-1", times=2)
     monitor = Monitor(planned, "n-1")
     assert [item["model"] for item in monitor.ask("query-tpm")] == ["tpm-tis"]
