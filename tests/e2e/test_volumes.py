@@ -427,6 +427,7 @@ def test_a_disk_that_could_not_be_used_is_refused_and_nothing_else_changes(again
 PYTHON = str(Path(CLI).with_name("python"))
 AS_A_USER = """
 import os, sys
+import placematd.image, placematd.volume
 from placemat_cli.__main__ import main
 os.setgroups([]); os.setgid(1000); os.setuid(1000)
 sys.exit(main())

@@ -15,6 +15,7 @@ from fakes.machine import FakeMachine
 
 from placematd.baseboard.inband import InBandRelay
 from placematd.bmc.accounts import Accounts
+from placematd.bmc.logins import Logins
 from placematd.bmc.machine import PowerAction, RestartCause
 from placematd.bmc.parts import make_ipmi
 from placematd.bmc.process import Part
@@ -88,7 +89,7 @@ class Host:
     async def _start(self) -> None:
         accounts = Accounts(self.machine)
         await accounts.load()
-        self.in_band = (await make_ipmi(self.machine, accounts, lambda: None))["inband"]
+        self.in_band = (await make_ipmi(self.machine, accounts, Logins(self.machine), lambda: None))["inband"]
         self._ended = asyncio.Event()
         self.starts += 1
         await self.in_band.attach(self._socket.dup())
