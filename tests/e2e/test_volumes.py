@@ -333,6 +333,18 @@ MODES = {
 
 
 @pytest.mark.proves("Node.volumes[image].cache", "Node.volumes[raw].cache", "Node.volumes[localds].cache")
+def heard(console: Console) -> None:
+    """Wait until the guest hears what is typed: what is typed while placematd is away is lost."""
+    for _ in range(60):
+        console.send("\n")
+        try:
+            console.expect(r"# $", 2)
+            return
+        except AssertionError:
+            continue
+    raise AssertionError("the guest hears nothing")
+
+
 def test_every_cache_mode_is_what_qemu_has(lab: Lab) -> None:
     """QEMU's monitor is free for a moment when placematd is killed; the next placematd adopts the guests."""
     blocks = {
@@ -342,6 +354,7 @@ def test_every_cache_mode_is_what_qemu_has(lab: Lab) -> None:
     found = {name: (cache["writeback"], cache["direct"], cache["no-flush"]) for name, cache in caches.items()}
     assert found == {name: CACHES[mode] for name, mode in MODES.items()}
     assert blocks["directsync"]["drv"] == "raw" and blocks["default"]["drv"] == "qcow2"
+    heard(lab.full)
     write_cache = {name: lab.full.run(f"cat /sys/block/{device(name)}/queue/write_cache") for name in DISKS}
     assert write_cache == {name: "write back" if CACHES[mode][0] else "write through" for name, mode in MODES.items()}
 
