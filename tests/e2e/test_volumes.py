@@ -332,7 +332,6 @@ MODES = {
 }
 
 
-@pytest.mark.proves("Node.volumes[image].cache", "Node.volumes[raw].cache", "Node.volumes[localds].cache")
 def heard(console: Console) -> None:
     """Wait until the guest hears what is typed: what is typed while placematd is away is lost."""
     for _ in range(60):
@@ -345,6 +344,7 @@ def heard(console: Console) -> None:
     raise AssertionError("the guest hears nothing")
 
 
+@pytest.mark.proves("Node.volumes[image].cache", "Node.volumes[raw].cache", "Node.volumes[localds].cache")
 def test_every_cache_mode_is_what_qemu_has(lab: Lab) -> None:
     """QEMU's monitor is free for a moment when placematd is killed; the next placematd adopts the guests."""
     blocks = {
