@@ -211,6 +211,33 @@ def test_adoption_leaves_what_runs_and_mends_what_is_missing() -> None:
     assert changes.keep[0].reason == "changed, and left as it is until the next reload"
 
 
+def test_a_node_that_is_off_is_not_started_by_what_changes() -> None:
+    """Neither by its own fields nor by what it stands on; other nodes are made anew as ever."""
+    faster = plan(CLUSTER, replace(HOST, mtu=1400), SETTINGS)
+    unit = PLAN.node("worker-1").unit
+    changes = compare(faster, marks(PLAN), off={unit})
+    assert NODE not in {str(change.key) for change in (*changes.remove, *changes.create)}
+    (kept,) = (change for change in changes.keep if str(change.key) == NODE)
+    assert (kept.action, kept.reason.endswith("; it is off, and starts with what is new")) == ("keep", True)
+    assert f"replace {NODE2}" in keys(changes.create)
+    assert f"replace tap {TAP}" in keys(changes.create), "what it will stand on is there when it starts"
+
+
+def test_a_node_that_is_off_goes_with_the_cluster_file() -> None:
+    nodes = tuple(node for node in CLUSTER.nodes if node.name != "worker-1")
+    changes = compare(
+        plan(replace(CLUSTER, nodes=nodes), HOST, SETTINGS), marks(PLAN), off={PLAN.node("worker-1").unit}
+    )
+    assert f"remove {NODE}" in keys(changes.remove)
+
+
+def test_a_part_of_the_changes() -> None:
+    faster = compare(plan(CLUSTER, replace(HOST, mtu=1400), SETTINGS), marks(PLAN))
+    bridges = faster.of(lambda key: key.kind == "bridge")
+    assert bridges.create and {change.key.kind for change in bridges.create} == {"bridge"}
+    assert bridges.remove == bridges.keep == ()
+
+
 def test_a_renamed_network_moves_its_users() -> None:
     network = Network(name="net1", type="internal")
     nodes = (Node(name="worker-2", interfaces=("net1",), cpu=1),)
