@@ -162,7 +162,7 @@ class Service:
             return changes_json(changes)
 
     async def _reconcile(self, wanted: Wanted, changes: Changes) -> None:
-        touched = {change.key.name for change in (*changes.remove, *changes.create)}
+        touched = {change.key.name for change in (*changes.remove, *changes.create, *changes.keep)}
         await self.fleet.drop(touched)
         try:
             await self._adopt(wanted)

@@ -289,6 +289,32 @@ def test_a_reload_adds_moves_and_removes_addresses(lab: Lab) -> None:
     assert box.sh("pgrep -x qemu-system-x86").split() == qemus, "no node was touched"
 
 
+def test_a_reload_leaves_a_node_off_and_it_starts_as_the_file_says(lab: Lab) -> None:
+    lab.cli("node", "stop", "mute")
+    others = lab.qemus()
+    told = lab.rewrite(("name: mute\ncpu: 1\nmemory: 128M\n", "name: mute\ncpu: 1\nmemory: 192M\n"))
+    assert "it is off, and starts with what is new" in told
+    assert lab.qemus() == others and "mute" not in others
+    node = json.loads(lab.cli("node", "show", "mute", "--json"))
+    assert (node["power"], node["memory"]) == ("Off", "192M")
+    lab.cli("node", "start", "mute")
+    assert "-m 192M" in lab.box.sh("ps -C qemu-system-x86_64 -o args= | grep guest=mute")
+    lab.rewrite()
+
+
+def test_who_subscribed_to_events_is_told_when_the_cluster_starts_anew(lab: Lab) -> None:
+    """Without a packet to the BMC, which nobody sends who waits for an event."""
+    box, unit = lab.box, f"placemat-{CLUSTER}-bmc-one.service"
+    subscription = {"Destination": "http://172.16.1.1:9/", "Protocol": "Redfish"}
+    status, made = lab.bmc().ask("/redfish/v1/EventService/Subscriptions", subscription)
+    assert status == 201
+    box.run(["systemctl", "stop", PLACEMATD])
+    box.run(["systemctl", "start", PLACEMATD])
+    assert show(box, unit, "ActiveState") == "active"
+    assert show(box, f"placemat-{CLUSTER}-bmc-two.service", "ActiveState") == "inactive"
+    assert lab.bmc().ask(made["@odata.id"], method="DELETE")[0] in (200, 204)
+
+
 def test_stop_leaves_nothing(lab: Lab) -> None:
     """A session and an idle BMC among it."""
     lab.bmc().first_answer()
